@@ -1,0 +1,114 @@
+"""What the user asked for, as frozen data.
+
+The names are Kubernetes' own (a Pod has containers, a container has ports). A value of this module
+is complete and valid: every default is filled in, every pod is scheduled to a node and every node
+owns its pod CIDR, as the scheduler and the node IPAM controller would leave them in an API server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network
+
+__all__ = ["Backend", "Cluster", "Container", "ContainerPort", "Node", "Pod"]
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerPort:
+    """One entry of a container's ``ports``."""
+
+    container_port: int
+    protocol: str = "TCP"
+    """``TCP``, ``UDP`` or ``SCTP``, as Kubernetes spells it."""
+    name: str = ""
+    host_port: int | None = None
+    host_ip: IPv4Address | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """One container of a pod; ``argv`` is what runs, with image, command and args merged."""
+
+    name: str
+    image: str
+    """One of the node image's applications (:data:`testbed.topology.applications.APPLICATIONS`)."""
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+    working_dir: str = "/"
+    ports: tuple[ContainerPort, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod, scheduled to a node."""
+
+    namespace: str
+    name: str
+    node: str
+    containers: tuple[Container, ...]
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    hostname: str = ""
+    """Never empty after loading: ``spec.hostname``, else the pod's name."""
+    host_network: bool = False
+    share_process_namespace: bool = False
+    restart_policy: str = "Always"
+    """``Always``, ``OnFailure`` or ``Never``."""
+
+    @property
+    def key(self) -> str:
+        """``namespace/name``, unique in the cluster."""
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One node: a Docker container once it runs."""
+
+    name: str
+    index: int
+    """Position in the topology, from 0; the underlay address follows from it."""
+    pod_cidr: IPv4Network
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """How packets cross the underlay: the CNI's own backend name and its options."""
+
+    type: str
+    """For flannel: ``vxlan`` or ``host-gw``."""
+    options: Mapping[str, int | bool | str] = field(default_factory=dict)
+    """Keys as the topology spells them: ``vni``, ``port``, ``mtu``, ``direct_routing``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A whole topology. Nodes are in the file's order, pods in the order they are created."""
+
+    name: str
+    cni: str
+    backend: Backend
+    cluster_cidr: IPv4Network
+    node_cidr_mask: int
+    service_cidr: IPv4Network
+    nodes: tuple[Node, ...]
+    pods: tuple[Pod, ...]
+    underlay: IPv4Network | None = None
+    """The Compose file's subnet for the node network; ``None``: the first free one is taken."""
+
+    def node(self, name: str) -> Node:
+        """Return the node called ``name``.
+
+        Raises:
+            KeyError: there is none.
+        """
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        raise KeyError(name)
+
+    def pods_on(self, node: str) -> tuple[Pod, ...]:
+        """The pods scheduled to ``node``, in creation order."""
+        return tuple(pod for pod in self.pods if pod.node == node)
