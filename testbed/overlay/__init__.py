@@ -1,0 +1,1 @@
+"""How packets cross the underlay: one file per encapsulation. Pure."""

@@ -1,0 +1,161 @@
+"""Composition: a cluster and what the engine can do, to one :class:`NodeSpec` per node. Pure.
+
+A planner is found by its file's name: ``cni: flannel`` is :mod:`testbed.cni.flannel`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Protocol, cast
+from uuid import NAMESPACE_DNS, UUID, uuid5
+
+import testbed.cni
+from testbed.dataplane.features import Features
+from testbed.dataplane.native import native_files
+from testbed.dataplane.spec import ContainerSpec, NodeSpec, PodSpec, PortMapping
+from testbed.dataplane.underlay import Underlay
+from testbed.errors import MissingCapabilityError, PlanError
+from testbed.topology.model import Cluster, Node, Pod
+from testbed.topology.quantity import bits_per_second
+from testbed.topology.serialize import to_json
+
+__all__ = ["CniPlanner", "backends", "cni", "plan"]
+
+_MAX_BURST = 2**32 - 1
+"""Bits: what containerd passes with a rate, since Kubernetes' annotations know no burst."""
+
+
+class CniPlanner(Protocol):
+    """What a module of :mod:`testbed.cni` offers."""
+
+    BACKENDS: Mapping[str, Mapping[str, type]]
+    """Backend types and the types of their options; the first is the default."""
+
+    def requires(self, cluster: Cluster) -> frozenset[str]:
+        """Kernel features (fields of :class:`Features`) without which it cannot run."""
+
+    def plan(
+        self, cluster: Cluster, node: Node, underlay: Underlay, features: Features
+    ) -> NodeSpec:
+        """What ``node`` holds, without its pods."""
+
+
+def cni(name: str) -> CniPlanner:
+    """The planner in ``testbed/cni/<name>.py``."""
+    return cast(CniPlanner, import_module(f"testbed.cni.{name}"))
+
+
+def backends() -> dict[str, Mapping[str, Mapping[str, type]]]:
+    """Every CNI's backends, for the loader to validate a topology against."""
+    names = sorted(module.name for module in iter_modules(testbed.cni.__path__))
+    return {name: cni(name).BACKENDS for name in names}
+
+
+def plan(cluster: Cluster, underlay: Underlay, features: Features) -> tuple[NodeSpec, ...]:
+    """One spec per node, in the topology's order.
+
+    Raises:
+        MissingCapabilityError: the kernel lacks something the CNI needs.
+        PlanError: the underlay is too small, or lies inside the pods' or services' addresses.
+    """
+    planner = cni(cluster.cni)
+    _check_features(cluster, planner, features)
+    _check_underlay(cluster, underlay)
+    state = to_json(cluster)
+    return tuple(
+        _complete(planner.plan(cluster, node, underlay, features), cluster, node, state)
+        for node in cluster.nodes
+    )
+
+
+def _complete(
+    spec: NodeSpec, cluster: Cluster, node: Node, state: Mapping[str, object]
+) -> NodeSpec:
+    return replace(
+        spec,
+        files=spec.files + native_files(spec.objects, spec.rulesets),
+        pods=tuple(_pod(cluster, pod) for pod in cluster.pods_on(node.name)),
+        cluster=state,
+    )
+
+
+def _check_features(cluster: Cluster, planner: CniPlanner, features: Features) -> None:
+    missing = sorted(planner.requires(cluster) - features.available)
+    if missing:
+        raise MissingCapabilityError(
+            f"{cluster.cni} with backend {cluster.backend.type} needs what kernel "
+            f"{features.kernel_release} of the Docker host does not have: {', '.join(missing)}.\n"
+            "Load the modules on the host (`modprobe NAME`) or choose another backend; "
+            "`testbed doctor` shows what works."
+        )
+
+
+def _check_underlay(cluster: Cluster, underlay: Underlay) -> None:
+    for what, network in (
+        ("cluster_cidr", cluster.cluster_cidr),
+        ("service_cidr", cluster.service_cidr),
+    ):
+        if network.overlaps(underlay.subnet):
+            raise PlanError(
+                f"{what} {network} overlaps the node network {underlay.subnet} of testbed "
+                f"{cluster.name!r}: a route to one would hide the other. Change {what}, or set "
+                "networks.default.ipam in the topology."
+            )
+    try:
+        underlay.address_of(max(node.index for node in cluster.nodes))
+    except ValueError as error:
+        raise PlanError(str(error)) from error
+
+
+def _pod(cluster: Cluster, pod: Pod) -> PodSpec:
+    return PodSpec(
+        namespace=pod.namespace,
+        name=pod.name,
+        uid=str(_uid(cluster.name, pod.key)),
+        hostname=pod.hostname,
+        containers=tuple(
+            ContainerSpec(each.name, each.image, each.argv, dict(each.env), each.working_dir)
+            for each in pod.containers
+        ),
+        labels=dict(pod.labels),
+        annotations=dict(pod.annotations),
+        host_network=pod.host_network,
+        share_process_namespace=pod.share_process_namespace,
+        restart_policy=pod.restart_policy,
+        port_mappings=_port_mappings(pod),
+        bandwidth=_bandwidth(pod.annotations),
+    )
+
+
+def _uid(testbed_name: str, key: str) -> UUID:
+    return uuid5(NAMESPACE_DNS, f"{key}.{testbed_name}.testbed")
+
+
+def _port_mappings(pod: Pod) -> tuple[PortMapping, ...]:
+    if pod.host_network:
+        return ()
+    return tuple(
+        PortMapping(
+            port.host_port,
+            port.container_port,
+            port.protocol.lower(),
+            str(port.host_ip) if port.host_ip else "",
+        )
+        for container in pod.containers
+        for port in container.ports
+        if port.host_port is not None
+    )
+
+
+def _bandwidth(annotations: Mapping[str, str]) -> dict[str, int]:
+    """The ``bandwidth`` capability, as containerd derives it from the pod's annotations."""
+    limits: dict[str, int] = {}
+    for direction in ("ingress", "egress"):
+        quantity = annotations.get(f"kubernetes.io/{direction}-bandwidth")
+        if quantity is not None:
+            limits[f"{direction}Rate"] = bits_per_second(quantity)
+            limits[f"{direction}Burst"] = _MAX_BURST
+    return limits
