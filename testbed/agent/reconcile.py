@@ -1,0 +1,193 @@
+"""Making the kernel hold what the spec says, and nothing more is changed than what differs.
+
+Level-triggered, as Felix's drivers are: the desired state is compared with the kernel's own listing
+(``ip -json``, ``bridge -json``, ``iptables-save``), missing objects are created, differing ones
+changed, and objects of the previous spec that are no longer wanted are deleted in reverse order.
+What testbed did not install is never touched. A second run changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from . import rules
+from .command import run
+from .errors import AgentError, CommandError
+
+__all__ = ["covers", "reconcile"]
+
+_LISTINGS = {
+    "link": ("ip", "-json", "-details", "link", "show"),
+    "address": ("ip", "-json", "address", "show"),
+    "route": ("ip", "-json", "route", "show"),
+    "neighbour": ("ip", "-json", "neighbour", "show"),
+    "fdb": ("bridge", "-json", "fdb", "show"),
+}
+_PHASES = (("link",), ("address", "route", "neighbour", "fdb"))
+"""A link that is made anew takes its addresses, neighbours and routes with it: list those later."""
+
+Object = Mapping[str, Any]
+
+
+def reconcile(spec: Mapping[str, Any], previous: Mapping[str, Any] | None = None) -> list[str]:
+    """Apply files, kernel objects, sysctls and rulesets of a node's spec; return what changed.
+
+    Each line of the result is a file's path, a native command or a ``sysctl`` assignment.
+
+    Raises:
+        AgentError: a native tool refused a line; the message has the line and the tool's words.
+    """
+    previous = previous or {}
+    changes = _files(spec["files"], previous.get("files", ()))
+    wanted = spec["objects"]
+    for kinds in _PHASES:
+        changes += _ensure([item for item in wanted if item["kind"] in kinds])
+    # Last, so that a route that changes its way is never missing in between.
+    changes += _remove(_unwanted(wanted, previous.get("objects", ())))
+    changes += _sysctls(spec["sysctls"])
+    changes += rules.apply(spec["rulesets"], previous.get("rulesets", ()))
+    return changes
+
+
+def covers(have: Any, want: Any) -> bool:
+    """Whether ``have`` holds all of ``want``: mappings and lists are compared as subsets."""
+    if isinstance(want, Mapping):
+        return isinstance(have, Mapping) and all(
+            name in have and covers(have[name], value) for name, value in want.items()
+        )
+    if isinstance(want, list):
+        return isinstance(have, list) and all(value in have for value in want)
+    return bool(have == want)
+
+
+def _files(wanted: Iterable[Mapping[str, Any]], previous: Iterable[Mapping[str, Any]]) -> list[str]:
+    changes = []
+    paths = set()
+    for file in wanted:
+        path = Path(file["path"])
+        paths.add(file["path"])
+        content = file["content"].encode()
+        if path.is_file() and path.read_bytes() == content:
+            if path.stat().st_mode & 0o7777 != file["mode"]:
+                path.chmod(file["mode"])
+                changes.append(f"chmod {file['mode']:o} {path}")
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_name(path.name + ".testbed-new")
+        fresh.write_bytes(content)
+        fresh.chmod(file["mode"])
+        fresh.rename(path)
+        changes.append(f"write {path}")
+    for file in previous:
+        if file["path"] not in paths and os.path.lexists(file["path"]):
+            Path(file["path"]).unlink()
+            changes.append(f"remove {file['path']}")
+    return changes
+
+
+def _identity(item: Object) -> str:
+    return json.dumps([item["kind"], item["key"]], sort_keys=True)
+
+
+def _unwanted(wanted: Iterable[Object], previous: Iterable[Object]) -> list[Object]:
+    keep = {_identity(item) for item in wanted}
+    return [item for item in reversed(list(previous)) if _identity(item) not in keep]
+
+
+def _remove(items: list[Object]) -> list[str]:
+    listing = _list({item["kind"] for item in items})
+    present = [item for item in items if _find(item, listing)]
+    return _run((item["kind"], item["delete"]) for item in present)
+
+
+def _ensure(items: list[Object]) -> list[str]:
+    listing = _list({item["kind"] for item in items})
+    steps: list[tuple[str, list[str]]] = []
+    for item in items:
+        row = _find(item, listing)
+        if row is None:
+            steps.append((item["kind"], item["create"]))
+        elif not covers(row, item["fixed"]):
+            steps.append((item["kind"], [*item["delete"], *item["create"]]))
+        elif not covers(row, item["want"]) or _onlink_differs(row, item):
+            steps.append((item["kind"], item["change"]))
+    return _run(steps)
+
+
+def _onlink_differs(row: Mapping[str, Any], item: Object) -> bool:
+    """A route that must not be onlink, but is: a subset comparison cannot see that."""
+    wanted, present = item["want"].get("flags", ()), row.get("flags", ())
+    return item["kind"] == "route" and ("onlink" in wanted) != ("onlink" in present)
+
+
+def _list(kinds: Iterable[str]) -> dict[str, list[Mapping[str, Any]]]:
+    return {kind: _flatten(kind, json.loads(run(_LISTINGS[kind]) or b"[]")) for kind in kinds}
+
+
+def _flatten(kind: str, rows: list[dict[str, Any]]) -> list[Mapping[str, Any]]:
+    if kind != "address":
+        return [row for row in rows if row]
+    return [
+        {"ifname": row["ifname"], **address} for row in rows if row for address in row["addr_info"]
+    ]
+
+
+def _find(item: Object, listing: Mapping[str, list[Mapping[str, Any]]]) -> Mapping[str, Any] | None:
+    return next((row for row in listing[item["kind"]] if covers(row, item["key"])), None)
+
+
+def _run(steps: Iterable[tuple[str, Iterable[str]]]) -> list[str]:
+    """Feed the lines to their tools, one process per run of lines of the same tool."""
+    changes: list[str] = []
+    batch: list[str] = []
+    tool = ""
+    for kind, lines in steps:
+        wanted = "bridge" if kind == "fdb" else "ip"
+        if wanted != tool:
+            changes += _batch(tool, batch)
+            tool, batch = wanted, []
+        batch += lines
+    return changes + _batch(tool, batch)
+
+
+def _batch(tool: str, lines: list[str]) -> list[str]:
+    if not lines:
+        return []
+    try:
+        run([tool, "-batch", "-"], stdin=("\n".join(lines) + "\n").encode())
+    except CommandError as error:
+        line, words = _explain(lines, error.output)
+        raise AgentError(f"{tool} refused a line", f"{tool} {line}", words) from None
+    return [f"{tool} {line}" for line in lines]
+
+
+def _explain(lines: list[str], output: str) -> tuple[str, str]:
+    """The failing line and the tool's words; ``ip -batch`` says ``Command failed -:3``."""
+    match = re.search(r"Command failed -:(\d+)", output)
+    number = int(match[1]) if match else 0
+    words = output.splitlines()[0] if output else "no message"
+    return lines[number - 1] if 0 < number <= len(lines) else "; ".join(lines), words
+
+
+def _sysctls(wanted: Mapping[str, str]) -> list[str]:
+    changes = []
+    for name, value in wanted.items():
+        # sysctl(8) writes a dot inside a name as a slash: net.ipv6.conf.flannel/1.accept_ra
+        path = Path("/proc/sys") / name.translate(str.maketrans("./", "/."))
+        if name.startswith("net.ipv6.") and not Path("/proc/sys/net/ipv6").exists():
+            continue  # a kernel without IPv6 needs no protection from router advertisements
+        try:
+            if path.read_text().split() == value.split():
+                continue
+            path.write_text(value)
+        except OSError as error:
+            raise AgentError(
+                f"sysctl {name}={value} refused", str(path), str(error.strerror)
+            ) from None
+        changes.append(f"sysctl {name}={value}")
+    return changes
