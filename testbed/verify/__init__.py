@@ -1,0 +1,1 @@
+"""Proving that the network does what it must: expectation, probes, packets, report."""

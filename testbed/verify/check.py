@@ -1,0 +1,207 @@
+"""Comparing what the oracle expects with what probes and captured frames show. Pure.
+
+The shell around it (:mod:`testbed.verify.probe`) runs one request per node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import Any
+
+from testbed.topology.model import Cluster, Container, Pod
+from testbed.verify import oracle
+from testbed.verify.observed import Observed
+from testbed.verify.packet import Frame
+from testbed.verify.report import Finding
+
+__all__ = ["Expectation", "expect", "judge", "judge_pods", "marker_of", "request"]
+
+_NETEXEC_PORT = 8080
+_ECHO = {8: "echo request", 0: "echo reply"}
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """One probe to run on a node, and what its answer must be."""
+
+    identity: int
+    node: str
+    protocol: str
+    source: str
+    target: str
+    ip: str
+    port: int = 0
+    seen_as: str = ""
+    """The address that the target must see; empty: any."""
+    crossing: oracle.Crossing | None = None
+    """Set where the probe's frames are captured on the uplink of the sender's node."""
+
+
+def expect(cluster: Cluster, observed: Observed) -> tuple[Expectation, ...]:
+    """Every probe of a full check, for the pods that have an address."""
+    identities = count(1)
+    pods = {pod.key: pod for pod in cluster.pods}
+    crossings = {(each.source, each.target): each for each in oracle.crossings(cluster)}
+    found: list[Expectation] = []
+    for flow in oracle.flows(cluster):
+        source, target = observed.ip(flow.source), observed.ip(flow.target)
+        if target is None or (source is None and flow.source != oracle.NODE):
+            continue
+        echo = Expectation(
+            next(identities),
+            flow.node,
+            "icmp",
+            flow.source,
+            flow.target,
+            str(target),
+            crossing=crossings.get((flow.source, flow.target)),
+        )
+        found.append(echo)
+        port = _http_port(pods[flow.target])
+        if port:
+            found.append(
+                replace(
+                    echo,
+                    identity=next(identities),
+                    protocol="tcp",
+                    port=port,
+                    seen_as=str(source) if flow.preserved else "",
+                    crossing=None,
+                )
+            )
+    return tuple(found)
+
+
+def _http_port(pod: Pod) -> int:
+    """The port on which the pod's netexec answers ``/clientip``; 0: it has none."""
+    for container in pod.containers:
+        if container.image == "netexec":
+            return _flag(container, "--http-port", _NETEXEC_PORT)
+    return 0
+
+
+def _flag(container: Container, flag: str, default: int) -> int:
+    words = iter(container.argv)
+    for word in words:
+        name, _, value = word.partition("=")
+        if name == flag:
+            text = value or next(words, "")
+            return int(text) if text.isdigit() else default
+    return default
+
+
+def request(
+    expectations: tuple[Expectation, ...], node: str, marker: str, device: str, seconds: float
+) -> dict[str, Any]:
+    """What ``testbed-agent probe`` on ``node`` reads."""
+    own = [each for each in expectations if each.node == node]
+    captured = [each.identity for each in own if each.crossing]
+    return {
+        "marker": marker,
+        "timeout": seconds,
+        "probes": [
+            {
+                "id": each.identity,
+                "source": each.source,
+                "protocol": each.protocol,
+                "ip": each.ip,
+                "port": each.port,
+            }
+            for each in own
+        ],
+        "capture": {"interface": device, "filter": "ip", "ids": captured} if captured else None,
+    }
+
+
+def judge_pods(cluster: Cluster, observed: Observed) -> Iterator[Finding]:
+    """Every pod of the topology runs and has an address."""
+    for pod in cluster.pods:
+        entry = observed.pods.get(pod.key, {})
+        state = entry.get("state", f"unknown: node {pod.node} does not report it")
+        ok = state == "Running" and bool(entry.get("ip"))
+        detail = "" if ok else f"state {state}" + _because(entry)
+        yield Finding("pod", pod.node, pod.key, ok, detail)
+
+
+def _because(entry: Mapping[str, Any]) -> str:
+    return f": {entry['error']}" if entry.get("error") else ""
+
+
+def marker_of(marker: str, identity: int) -> bytes:
+    """The payload by which a captured frame is recognised, as the agent writes it."""
+    return f"testbed {marker} {identity};".encode()
+
+
+def judge(
+    expectation: Expectation,
+    result: Mapping[str, Any] | None,
+    frames: tuple[Frame, ...],
+    marker: str,
+    observed: Observed,
+) -> Iterator[Finding]:
+    """The findings of one probe: whether it was answered as it must be, and how it travelled."""
+    source = expectation.source or f"node {expectation.node}"
+    yield Finding(
+        expectation.protocol,
+        source,
+        expectation.target,
+        *_answer(expectation, result),
+    )
+    if expectation.crossing:
+        mark = marker_of(marker, expectation.identity)
+        seen = tuple(frame for frame in frames if mark in frame.innermost.payload)
+        problem = _wire_problem(expectation.crossing, seen, observed)
+        yield Finding("wire", source, expectation.target, not problem, problem)
+
+
+def _answer(expectation: Expectation, result: Mapping[str, Any] | None) -> tuple[bool, str]:
+    where = f"{expectation.protocol} to {expectation.ip}"
+    if expectation.port:
+        where += f":{expectation.port}"
+    if result is None:
+        return False, f"{where}: the agent gave no result"
+    if not result["ok"]:
+        return False, f"{where}: {result['error']}"
+    if expectation.seen_as and result.get("seen_as") != expectation.seen_as:
+        seen = result.get("seen_as") or "nothing"
+        return False, f"{where}: the pod saw {seen} instead of {expectation.seen_as} (NAT)"
+    return True, ""
+
+
+def _wire_problem(crossing: oracle.Crossing, seen: tuple[Frame, ...], observed: Observed) -> str:
+    """Why the captured frames are not what they must be; empty: they are."""
+    ways = {
+        8: (crossing.source_node, crossing.target_node, crossing.source, crossing.target),
+        0: (crossing.target_node, crossing.source_node, crossing.target, crossing.source),
+    }
+    for kind, (from_node, to_node, from_pod, to_pod) in ways.items():
+        frames = [frame for frame in seen if frame.innermost.icmp_type == kind]
+        if not frames:
+            return f"no {_ECHO[kind]} was captured on the uplink of {crossing.source_node}"
+        for frame in frames:
+            pods = (observed.ip(from_pod), observed.ip(to_pod))
+            if (frame.innermost.source, frame.innermost.destination) != pods:
+                return f"{_ECHO[kind]}: inner addresses are {_ends(frame.innermost)}"
+            problem = _outer_problem(crossing.encapsulation, frame)
+            nodes = (observed.node_ips.get(from_node), observed.node_ips.get(to_node))
+            if not problem and frame.inner and (frame.source, frame.destination) != nodes:
+                problem = f"outer addresses are {_ends(frame)}, not {nodes[0]} > {nodes[1]}"
+            if problem:
+                return f"{_ECHO[kind]}: {problem}"
+    return ""
+
+
+def _outer_problem(expected: oracle.Vxlan | None, frame: Frame) -> str:
+    if expected is None:
+        return "encapsulated, but must be plain" if frame.inner else ""
+    if frame.inner is None:
+        return f"not encapsulated; must be {expected}"
+    if (frame.vni, frame.destination_port) != (expected.vni, expected.port):
+        return f"VNI {frame.vni}, UDP {frame.destination_port}; must be {expected}"
+    return ""
+
+
+def _ends(frame: Frame) -> str:
+    return f"{frame.source} > {frame.destination}"

@@ -1,0 +1,38 @@
+"""What the nodes report about themselves, joined: which pod runs where, with which address."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+from typing import Any
+
+__all__ = ["Observed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """The running testbed as its engine and its agents describe it."""
+
+    node_ips: Mapping[str, IPv4Address]
+    """Only of nodes that run."""
+    pods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Pod key → its entry in the node's state file."""
+
+    @classmethod
+    def of(cls, addresses: Mapping[str, str], states: Mapping[str, Mapping[str, Any]]) -> Observed:
+        """Join the underlay addresses and the state files of all nodes."""
+        return cls(
+            {node: IPv4Address(address) for node, address in addresses.items() if address},
+            {
+                f"{pod['namespace']}/{pod['name']}": pod
+                for node, state in states.items()
+                if addresses.get(node)
+                for pod in state.get("pods", [])
+            },
+        )
+
+    def ip(self, pod: str) -> IPv4Address | None:
+        """The address of a pod that has one."""
+        address = self.pods.get(pod, {}).get("ip")
+        return IPv4Address(address) if address else None

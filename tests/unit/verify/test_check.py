@@ -1,0 +1,183 @@
+"""Judging probes and frames: each way in which a network can be wrong must be found."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
+
+import pytest
+
+from testbed.topology.model import Backend, Cluster, Container, Node, Pod
+from testbed.verify import check
+from testbed.verify.observed import Observed
+from testbed.verify.packet import Frame
+from testbed.verify.report import Finding, Report
+
+MARKER = "m"
+PODS = tuple(
+    Pod(
+        "default",
+        name,
+        node,
+        (Container("c", image, argv),),
+        hostname=name,
+    )
+    for name, node, image, argv in (
+        ("a", "node1", "netexec", ("netexec",)),
+        ("b", "node2", "netexec", ("netexec", "--http-port=9090")),
+        ("c", "node2", "nginx", ("nginx",)),
+    )
+)
+CLUSTER = Cluster(
+    name="t",
+    cni="flannel",
+    backend=Backend("vxlan"),
+    cluster_cidr=IPv4Network("10.244.0.0/16"),
+    node_cidr_mask=24,
+    service_cidr=IPv4Network("10.96.0.0/16"),
+    nodes=tuple(
+        Node(f"node{index + 1}", index, IPv4Network(f"10.244.{index}.0/24")) for index in range(2)
+    ),
+    pods=PODS,
+)
+
+
+def entry(name: str, ip: str, state: str = "Running") -> dict[str, Any]:
+    """A pod in a node's state file."""
+    return {"namespace": "default", "name": name, "ip": ip, "state": state}
+
+
+OBSERVED = Observed.of(
+    {"node1": "172.18.0.2", "node2": "172.18.0.3"},
+    {
+        "node1": {"pods": [entry("a", "10.244.0.2")]},
+        "node2": {"pods": [entry("b", "10.244.1.2"), entry("c", "10.244.1.3")]},
+    },
+)
+EXPECTATIONS = check.expect(CLUSTER, OBSERVED)
+ECHO = next(each for each in EXPECTATIONS if each.crossing and each.node == "node1")
+TCP = next(each for each in EXPECTATIONS if each.protocol == "tcp" and each.source == "default/a")
+GOOD = {"id": ECHO.identity, "ok": True, "milliseconds": 0.3}
+
+
+def frames(**outer: Any) -> tuple[Frame, ...]:
+    """The echo request and its reply, as they must be but for ``outer``."""
+    a, b = IPv4Address("10.244.0.2"), IPv4Address("10.244.1.2")
+    node1, node2 = IPv4Address("172.18.0.2"), IPv4Address("172.18.0.3")
+    mark = check.marker_of(MARKER, ECHO.identity)
+    found = []
+    for source, target, from_node, to_node, kind in (
+        (a, b, node1, node2, 8),
+        (b, a, node2, node1, 0),
+    ):
+        inner = Frame("", "", 0x0800, source, target, icmp_type=kind, payload=mark)
+        frame = Frame("", "", 0x0800, from_node, to_node, destination_port=8472, vni=1, inner=inner)
+        found.append(replace(frame, **outer))
+    return tuple(found)
+
+
+def judged(result: dict[str, Any] | None, seen: tuple[Frame, ...]) -> dict[str, Finding]:
+    """The findings of the captured echo by their kind."""
+    found = check.judge(ECHO, result, seen, MARKER, OBSERVED)
+    return {finding.kind: finding for finding in found}
+
+
+def test_a_good_probe_passes() -> None:
+    """Both the answer and the wire."""
+    assert all(finding.ok for finding in judged(GOOD, frames()).values())
+
+
+@pytest.mark.parametrize(
+    ("outer", "words"),
+    [
+        ({"vni": 2}, "VNI 2, UDP 8472; must be VXLAN VNI 1, UDP 8472"),
+        ({"destination_port": 4789}, "VNI 1, UDP 4789"),
+        ({"source": IPv4Address("172.18.0.9")}, "outer addresses are 172.18.0.9"),
+        ({"destination": IPv4Address("172.18.0.9")}, "outer addresses are 172.18.0.2"),
+    ],
+)
+def test_wrong_outer_headers_are_found(outer: dict[str, Any], words: str) -> None:
+    """VNI, port and node addresses."""
+    finding = judged(GOOD, frames(**outer))["wire"]
+    assert not finding.ok
+    assert words in finding.detail
+
+
+def test_a_plain_frame_is_found_where_it_must_be_encapsulated() -> None:
+    """The packet arrived, but not through the overlay."""
+    plain = tuple(frame.innermost for frame in frames())
+    assert judged(GOOD, plain)["wire"].detail == (
+        "echo request: not encapsulated; must be VXLAN VNI 1, UDP 8472"
+    )
+
+
+def test_natted_inner_addresses_are_found() -> None:
+    """The inner source must be the pod's own."""
+    request, reply = frames()
+    assert request.inner is not None
+    changed = replace(request, inner=replace(request.inner, source=IPv4Address("10.244.0.0")))
+    assert "inner addresses are 10.244.0.0" in judged(GOOD, (changed, reply))["wire"].detail
+
+
+@pytest.mark.parametrize(("index", "missing"), [(0, "echo reply"), (1, "echo request")])
+def test_both_directions_must_be_captured(index: int, missing: str) -> None:
+    """No frame is no proof."""
+    assert missing in judged(GOOD, frames()[index : index + 1])["wire"].detail
+
+
+def test_frames_of_other_probes_do_not_count() -> None:
+    """A frame is recognised by its marker alone."""
+    other = check.marker_of("another", ECHO.identity)
+    changed = tuple(
+        replace(frame, inner=replace(frame.innermost, payload=other)) for frame in frames()
+    )
+    assert not judged(GOOD, changed)["wire"].ok
+
+
+def test_an_agent_without_a_result_fails() -> None:
+    """Silence is not success."""
+    assert judged(None, frames())["icmp"].detail == "icmp to 10.244.1.2: the agent gave no result"
+
+
+def test_a_translated_source_is_nat() -> None:
+    """The target must see the sender's own address."""
+    result = {"ok": True, "seen_as": "10.244.0.0"}
+    (finding,) = check.judge(TCP, result, (), MARKER, OBSERVED)
+    assert finding.detail.endswith("the pod saw 10.244.0.0 instead of 10.244.0.2 (NAT)")
+
+
+def test_netexec_is_asked_on_its_own_port() -> None:
+    """``--http-port`` moves it; pods that run something else are pinged only."""
+    tcp = {each.target: each.port for each in EXPECTATIONS if each.protocol == "tcp"}
+    assert tcp == {"default/a": 8080, "default/b": 9090}
+
+
+def test_every_probe_has_its_own_identity() -> None:
+    """Results are matched by it."""
+    assert len({each.identity for each in EXPECTATIONS}) == len(EXPECTATIONS)
+
+
+def test_a_request_holds_only_the_nodes_own_probes() -> None:
+    """And asks for a capture where a node pair is to be proven."""
+    request = check.request(EXPECTATIONS, "node1", MARKER, "eth0", 3.0)
+    assert {probe["source"] for probe in request["probes"]} == {"", "default/a"}
+    assert request["capture"]["ids"] == [ECHO.identity]
+
+
+def test_pods_that_do_not_run_are_found() -> None:
+    """With the reason that the agent gives."""
+    broken = Observed.of(
+        {"node1": "172.18.0.2", "node2": ""},
+        {"node1": {"pods": [{**entry("a", "", "Failed"), "error": "no address"}]}, "node2": {}},
+    )
+    details = [finding.detail for finding in check.judge_pods(CLUSTER, broken)]
+    assert details[0] == "state Failed: no address"
+    assert details[1] == "state unknown: node node2 does not report it"
+
+
+def test_a_report_of_nothing_is_not_ok() -> None:
+    """A check that checked nothing proves nothing."""
+    assert not Report((), "none").ok
+    assert Report((Finding("icmp", "a", "b", ok=True),), "none").ok
+    assert not Report((Finding("icmp", "a", "b", ok=False),), "none").ok
