@@ -1,0 +1,33 @@
+"""Arguments that several verbs share."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+__all__ = ["name", "output", "wanted_name"]
+
+
+def name(parser: argparse.ArgumentParser) -> None:
+    """``--name N``: which testbed."""
+    parser.add_argument(
+        "--name",
+        metavar="N",
+        help="which testbed (default: $TESTBED_NAME, else the only one there is)",
+    )
+
+
+def output(parser: argparse.ArgumentParser) -> None:
+    """``-o json``: the same facts with stable keys."""
+    parser.add_argument(
+        "-o",
+        "--output",
+        choices=("text", "json"),
+        default="text",
+        help="json has stable keys (default: text)",
+    )
+
+
+def wanted_name(args: argparse.Namespace) -> str | None:
+    """The testbed's name from the arguments, else from the environment."""
+    return args.name or os.environ.get("TESTBED_NAME") or None

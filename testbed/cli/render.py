@@ -1,0 +1,74 @@
+"""What the verbs show, as tables: from data to calls of the console."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from testbed.cli.console import Console
+    from testbed.verify.report import Report
+
+__all__ = ["diagnosis", "report", "seconds", "status"]
+
+_KINDS = {
+    "pod": "pods run",
+    "icmp": "pairs answer ping",
+    "tcp": "connections show the sender's own address",
+    "wire": "node pairs captured on the uplink",
+}
+_MOST_FAILURES = 20
+
+
+def status(console: Console, value: Mapping[str, Any]) -> None:
+    """Nodes, then pods."""
+    console.print(f"testbed {value['name']}: {value['cni']} {value['backend']}, {value['state']}")
+    console.print()
+    console.table(
+        ("NODE", "CONTAINER", "ADDRESS", "POD CIDR", "STATE"),
+        [
+            (each["name"], each["container"], each["ip"], each["pod_cidr"], each["state"])
+            for each in value["nodes"]
+        ],
+    )
+    if value["pods"]:
+        console.print()
+        console.table(
+            ("NAMESPACE", "POD", "NODE", "ADDRESS", "STATE", "RESTARTS"),
+            [
+                (
+                    each["namespace"],
+                    each["name"],
+                    each["node"],
+                    each["ip"] or "-",
+                    each["state"],
+                    each["restarts"],
+                )
+                for each in value["pods"]
+            ],
+        )
+
+
+def report(console: Console, value: Report) -> None:
+    """One line per kind of check; every failure with what was seen instead."""
+    for kind, (passed, total) in value.counts().items():
+        words = _KINDS[kind] + (f", encapsulation {value.encapsulation}" if kind == "wire" else "")
+        console.print(f"{'ok' if passed == total else 'FAIL':<5}{passed}/{total} {words}")
+    for finding in value.failures[:_MOST_FAILURES]:
+        console.print(
+            f"     {finding.kind}: {finding.source} -> {finding.target}: {finding.detail}"
+        )
+    rest = len(value.failures) - _MOST_FAILURES
+    if rest > 0:
+        console.print(f"     and {rest} more; `testbed check -o json` has all of them")
+
+
+def seconds(console: Console, value: Mapping[str, float]) -> None:
+    """How long each phase took."""
+    phases = ", ".join(f"{name} {spent:.2f} s" for name, spent in value.items())
+    console.note(f"done in {sum(value.values()):.2f} s ({phases})")
+
+
+def diagnosis(console: Console, value: Mapping[str, Any]) -> None:
+    """Facts first, then the verdicts."""
+    console.json(value)

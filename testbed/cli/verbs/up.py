@@ -1,0 +1,65 @@
+"""``testbed up``: make a testbed what its topology says, and prove that it works."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from testbed.cli import options
+
+if TYPE_CHECKING:
+    from testbed.cli.console import Console
+    from testbed.topology.model import Cluster
+
+HELP = "create a testbed, or bring an existing one to its topology, and check it"
+EXAMPLE = """\
+testbed up flannel
+testbed up flannel --nodes 5 --pods-per-node 4 --name wide
+testbed up my-topology.yaml -o json"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """What to bring up, and what to override in it."""
+    parser.add_argument("topology", metavar="NAME|FILE", help="a shipped topology or a file")
+    parser.add_argument("--name", metavar="N", help="the testbed's name (default: the topology's)")
+    parser.add_argument("--nodes", type=int, metavar="K", help="how many nodes")
+    parser.add_argument(
+        "--pods-per-node", type=int, metavar="P", help="how many default pods on each node"
+    )
+    options.output(parser)
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    """Load, plan, create, boot, check."""
+    from testbed import lifecycle
+    from testbed.cli import render
+    from testbed.node import engine
+
+    cluster = load(args)
+    client = engine.connect()
+    with console.progress() as tell:
+        outcome = lifecycle.up(cluster, client, tell)
+    status = lifecycle.status(client, cluster.name)
+    if args.output == "json":
+        console.json({**status, "check": outcome.report.to_json(), "seconds": outcome.seconds})
+    else:
+        render.status(console, status)
+        console.print()
+        render.report(console, outcome.report)
+        render.seconds(console, outcome.seconds)
+    if not outcome.report.ok:
+        console.error(f"the check failed. Testbed {cluster.name!r} stays for inspection.")
+        return 1
+    return 0
+
+
+def load(args: argparse.Namespace) -> Cluster:
+    """The topology with the overrides of the command line."""
+    from testbed.plan import backends
+    from testbed.topology.load import Overrides, find
+    from testbed.topology.load import load as load_topology
+
+    overrides = Overrides(
+        name=options.wanted_name(args), nodes=args.nodes, pods_per_node=args.pods_per_node
+    )
+    return load_topology(find(args.topology), overrides, cnis=backends())

@@ -1,0 +1,1 @@
+"""Nodes as Docker containers: the only package that imports the Docker SDK. Decides nothing."""

@@ -1,0 +1,74 @@
+"""Copying files into and out of node containers, running or not.
+
+Standard input of an exec is unreliable in the Docker SDK, so files are copied instead.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import time
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import docker
+
+__all__ = ["pack", "read", "unpack", "write"]
+
+
+def pack(files: Mapping[str, bytes]) -> bytes:
+    """A tar of ``files`` (absolute path → content), with the directories that hold them."""
+    buffer = io.BytesIO()
+    made: set[str] = set()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for path, content in files.items():
+            for parent in reversed(PurePosixPath(path).parents[:-1]):
+                if str(parent) not in made:
+                    made.add(str(parent))
+                    archive.addfile(_entry(str(parent), tarfile.DIRTYPE, 0o755))
+            entry = _entry(path, tarfile.REGTYPE, 0o644)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def _entry(path: str, kind: bytes, mode: int) -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(path.lstrip("/"))
+    entry.type, entry.mode, entry.mtime = kind, mode, int(time.time())
+    return entry
+
+
+def unpack(data: bytes) -> bytes:
+    """The content of the single file in a tar, as the engine sends it.
+
+    Raises:
+        FileNotFoundError: the tar holds no regular file.
+    """
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        for member in archive:
+            content = archive.extractfile(member)
+            if content is not None:
+                return content.read()
+    raise FileNotFoundError("the archive holds no file")
+
+
+def write(client: docker.DockerClient, container: str, files: Mapping[str, bytes]) -> None:
+    """Copy ``files`` (absolute path → content) into a container, making their directories."""
+    client.api.put_archive(container, "/", pack(files))
+
+
+def read(client: docker.DockerClient, container: str, path: str) -> bytes:
+    """The content of one file of a container, running or not.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    from docker.errors import NotFound
+
+    try:
+        chunks, _ = client.api.get_archive(container, path)
+    except NotFound:
+        raise FileNotFoundError(path) from None
+    return unpack(b"".join(chunks))

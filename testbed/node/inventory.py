@@ -1,0 +1,76 @@
+"""What testbeds the engine holds, found by label alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from testbed.node import archive, labels, underlay
+from testbed.node.container import SPEC
+from testbed.node.parallel import each
+
+if TYPE_CHECKING:
+    import docker
+
+__all__ = ["address", "containers", "names", "read_cluster", "remove_all", "remove_containers"]
+
+Listing = Mapping[str, Any]
+"""One container as the engine lists it."""
+
+
+def containers(client: docker.DockerClient, name: str) -> dict[str, Listing]:
+    """Node name → container of testbed ``name``, stopped ones included."""
+    found = client.api.containers(all=True, filters=labels.selecting(name))
+    return {item["Labels"][labels.NODE]: item for item in found if labels.NODE in item["Labels"]}
+
+
+def names(client: docker.DockerClient) -> dict[str, list[Listing]]:
+    """Every testbed's name → its containers; a testbed may hold nothing but its network."""
+    found: dict[str, list[Listing]] = {
+        network["Labels"][labels.NAME]: []
+        for network in client.api.networks(filters=labels.selecting())
+    }
+    for container in client.api.containers(all=True, filters=labels.selecting()):
+        found.setdefault(container["Labels"][labels.NAME], []).append(container)
+    return dict(sorted(found.items()))
+
+
+def address(listing: Listing) -> str:
+    """The node's underlay address; empty while the container does not run."""
+    endpoints = (listing.get("NetworkSettings") or {}).get("Networks") or {}
+    return next((str(each["IPAddress"]) for each in endpoints.values() if each["IPAddress"]), "")
+
+
+def read_cluster(client: docker.DockerClient, container: str) -> dict[str, Any]:
+    """The topology that a node's spec carries.
+
+    Raises:
+        FileNotFoundError: the node never got a spec.
+    """
+    spec = json.loads(archive.read(client, container, SPEC))
+    return dict(spec["cluster"])
+
+
+def remove_containers(client: docker.DockerClient, listings: list[Listing]) -> None:
+    """Remove these containers with their anonymous volumes; a missing one is no error."""
+    from docker.errors import APIError, NotFound
+
+    def remove(listing: Listing) -> None:
+        try:
+            client.api.remove_container(listing["Id"], force=True, v=True)
+        except NotFound:
+            return
+        except APIError as error:
+            if "already in progress" not in str(error.explanation):
+                raise
+
+    each(remove, listings)
+
+
+def remove_all(client: docker.DockerClient, name: str) -> list[str]:
+    """Remove every container and network of testbed ``name``; return the containers' names."""
+    found = client.api.containers(all=True, filters=labels.selecting(name))
+    remove_containers(client, found)
+    underlay.remove(client, name)
+    return sorted(item["Names"][0].lstrip("/") for item in found)

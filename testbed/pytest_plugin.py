@@ -1,0 +1,65 @@
+"""testinfra inside nodes and pods: a backend named ``testbed``.
+
+Hosts are spelled ``testbed://TESTBED:TARGET``, a target being a node or a pod; the query chooses
+its namespace and container::
+
+    >>> import testinfra
+    >>> testinfra.get_host("testbed://flannel:node1").interface("flannel.1").addresses
+    ['10.244.0.0']
+    >>> pod = testinfra.get_host("testbed://flannel:web?namespace=default&container=nginx")
+    >>> pod.socket("tcp://0.0.0.0:80").is_listening
+    True
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import pytest
+import testinfra.backend
+from testinfra.backend.base import BaseBackend, CommandResult
+
+__all__ = ["TestbedBackend", "pytest_configure"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make ``testbed://`` known to testinfra."""
+    del config
+    testinfra.backend.BACKENDS["testbed"] = f"{__name__}.TestbedBackend"
+
+
+class TestbedBackend(BaseBackend):
+    """Runs testinfra's commands by an exec in a node, and from there in the pod."""
+
+    __test__ = False
+    NAME = "testbed"
+
+    def __init__(
+        self, name: str, *args: Any, namespace: str = "", container: str = "", **kwargs: Any
+    ) -> None:
+        self.testbed, _, self.target = name.partition(":")
+        if namespace:
+            self.target = f"{namespace}/{self.target}"
+        if container:
+            self.target = f"{self.target}:{container}"
+        super().__init__(self.target, *args, **kwargs)
+
+    @cached_property
+    def _where(self) -> tuple[Any, Any]:
+        from testbed import lifecycle, target
+        from testbed.node import engine
+
+        client = engine.connect()
+        cluster = lifecycle.cluster_of(client, self.testbed)
+        return client, target.resolve(cluster, self.target)
+
+    def run(self, command: str, *args: str, **kwargs: Any) -> CommandResult:
+        """Run a shell command there; standard output and error are kept apart."""
+        del kwargs  # the base class has them for other backends
+        from testbed.node.container import run
+
+        client, found = self._where
+        text = self.get_command(command, *args)
+        code, out, err = run(client, found.container, found.argv(["/bin/sh", "-c", text]))
+        return self.result(code, self.encode(text), out, err)

@@ -1,0 +1,123 @@
+"""Nodes and pods as targets of ``exec``, ``shell`` and ``logs``."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from testbed import lifecycle
+from testbed.errors import MissingCapabilityError, UsageError
+from testbed.node import engine
+from testbed.topology.model import Cluster
+
+if TYPE_CHECKING:
+    import docker
+
+__all__ = ["Target", "become", "logs", "resolve"]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where to run something: a node's container, and the pod inside it, if any."""
+
+    container: str
+    pod: str = ""
+    """``namespace/pod[:container]``; empty: the node itself."""
+
+    def argv(self, command: list[str], *, tty: bool = False) -> list[str]:
+        """What to execute in the node's container."""
+        if not self.pod:
+            return command
+        flags = ["--tty"] if tty else []
+        return ["testbed-agent", "exec", *flags, self.pod, "--", *command]
+
+
+def resolve(cluster: Cluster, text: str) -> Target:
+    """Find ``NODE`` or ``[NAMESPACE/]POD[:CONTAINER]``; a node's name wins over a pod's.
+
+    Raises:
+        UsageError: there is no such node, pod or container; the message lists what there is.
+    """
+    nodes = [node.name for node in cluster.nodes]
+    if text in nodes:
+        return Target(f"{cluster.name}-{text}")
+    pod_text, _, container = text.partition(":")
+    key = pod_text if "/" in pod_text else f"default/{pod_text}"
+    for pod in cluster.pods:
+        if pod.key == key:
+            known = [each.name for each in pod.containers]
+            if container and container not in known:
+                raise UsageError(
+                    f"pod {key} has no container {container!r}; it has {', '.join(known)}"
+                )
+            suffix = f":{container}" if container else ""
+            return Target(f"{cluster.name}-{pod.node}", f"{key}{suffix}")
+    pods = [pod.key.removeprefix("default/") for pod in cluster.pods]
+    raise UsageError(
+        f"testbed {cluster.name!r} has neither a node nor a pod {text!r}.\n"
+        f"nodes: {', '.join(nodes)}\npods: {', '.join(pods) or 'none'}"
+    )
+
+
+def become(name: str | None, text: str, command: list[str], *, stdin: bool, tty: bool) -> int:
+    """Replace this process by ``docker exec`` of ``command`` in the target.
+
+    Raises:
+        MissingCapabilityError: there is no docker command on this machine.
+        UsageError: the target does not exist.
+    """
+    client = engine.connect()
+    found = _find(client, name, text)
+    docker_command = shutil.which("docker")
+    if docker_command is None:
+        raise MissingCapabilityError(
+            "exec and shell need the docker command on this machine, for terminals and signals. "
+            "Install Debian's docker.io (or docker-cli)."
+        )
+    flags = ["-i"] * stdin + ["-t"] * tty
+    argv = [docker_command, "exec", *flags, found.container, *found.argv(command, tty=tty)]
+    os.execv(docker_command, argv)  # noqa: S606  # no shell: every word is one argument
+
+
+def logs(name: str | None, text: str, follow: bool, tail: int | None) -> Iterator[str]:
+    """The log of a target, in chunks of text; with ``follow`` it ends only with the node.
+
+    Raises:
+        UsageError: the target does not exist.
+    """
+    client = engine.connect()
+    found = _find(client, name, text)
+    if found.pod:
+        flags = ["--follow"] * follow + ([] if tail is None else ["--tail", str(tail)])
+        argv = ["testbed-agent", "logs", found.pod, *flags]
+        identity = client.api.exec_create(found.container, argv)["Id"]
+        for chunk in client.api.exec_start(identity, stream=True):
+            yield chunk.decode(errors="replace")
+        return
+    stream = client.api.logs(
+        found.container, stream=True, follow=follow, tail="all" if tail is None else tail
+    )
+    pending = b""
+    for chunk in stream:
+        *lines, pending = (pending + chunk).split(b"\n")
+        for line in lines:
+            yield _readable(line.decode(errors="replace"))
+
+
+def _readable(line: str) -> str:
+    """One line of an agent's log for people; anything else as it is."""
+    try:
+        event = json.loads(line)
+        words = [event["ts"], event["level"], event["step"], event.get("pod"), event["message"]]
+    except (ValueError, TypeError, KeyError):
+        return line + "\n"
+    return " ".join(str(word) for word in words if word) + "\n"
+
+
+def _find(client: docker.DockerClient, name: str | None, text: str) -> Target:
+    chosen = lifecycle.choose(client, name)
+    return resolve(lifecycle.cluster_of(client, chosen), text)

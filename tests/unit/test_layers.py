@@ -1,0 +1,107 @@
+"""The layer table of docs/architecture.md, enforced by reading every module's imports."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2] / "testbed"
+
+MAY_IMPORT = {
+    "errors": set(),
+    "topology": {"errors"},
+    "dataplane": {"errors"},
+    "overlay": {"errors", "topology", "dataplane"},
+    "proxy": {"errors", "topology", "dataplane"},
+    "policy": {"errors", "topology", "dataplane"},
+    "cni": {"errors", "topology", "dataplane", "overlay"},
+    "plan": {"errors", "topology", "dataplane", "overlay", "proxy", "policy", "cni"},
+    "node": {"errors", "topology", "dataplane"},
+    "agent": set(),
+    "verify": {"errors", "topology", "dataplane", "node"},
+    "lifecycle": {"errors", "topology", "dataplane", "plan", "node", "verify"},
+    "target": {"errors", "topology", "node", "lifecycle"},
+    "cli": {"errors", "topology", "dataplane", "plan", "node", "verify", "lifecycle", "target"},
+    "pytest_plugin": {"errors", "topology", "node", "verify", "lifecycle", "target", "plan"},
+}
+"""Package → the testbed packages it may import besides itself."""
+
+ONLY_IN = {
+    "docker": {"node"},
+    "yaml": {"topology"},
+    "rich": {"cli"},
+    "testinfra": {"pytest_plugin"},
+    "pytest": {"pytest_plugin"},
+}
+"""Third-party library → the packages that may import it (for type checking, anybody may)."""
+
+MODULES = sorted(ROOT.rglob("*.py"))
+MOST_LINES = 350
+
+
+def layer(path: Path) -> str:
+    """The first part of a module's path below ``testbed``."""
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def runtime_imports(tree: ast.Module) -> Iterator[str]:
+    """Absolute names that a module imports when it runs."""
+    skipped = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_follow_the_layers(path: Path) -> None:
+    """A module imports only what the layer table lets it."""
+    own = layer(path)
+    if own == "__init__":
+        return
+    for name in runtime_imports(ast.parse(path.read_text())):
+        parts = name.split(".")
+        if (
+            parts[0] == "testbed"
+            and len(parts) > 1
+            and (ROOT / parts[1]).exists() | (ROOT / f"{parts[1]}.py").exists()
+        ):
+            assert parts[1] == own or parts[1] in MAY_IMPORT[own], f"{own} imports {name}"
+        if parts[0] in ONLY_IN:
+            assert own in ONLY_IN[parts[0]], f"{own} imports {name}"
+
+
+def test_oracle_imports_topology_only() -> None:
+    """The oracle shares no code with the planners that it judges."""
+    tree = ast.parse((ROOT / "verify" / "oracle.py").read_text())
+    inside = {name for name in runtime_imports(tree) if name.startswith("testbed")}
+    assert all(name.startswith("testbed.topology") for name in inside)
+
+
+def test_agent_imports_the_standard_library_only() -> None:
+    """The node image holds a copy of this package alone."""
+    import sys
+
+    for path in (ROOT / "agent").glob("*.py"):
+        for name in runtime_imports(ast.parse(path.read_text())):
+            assert name.split(".")[0] in sys.stdlib_module_names, f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_names_and_sizes(path: Path) -> None:
+    """No module has a name that says nothing, and none is too long to read at a sitting."""
+    banned = {"core", "base", "utils", "common", "helpers", "manager", "factory"}
+    assert not banned & {*path.relative_to(ROOT).with_suffix("").parts}
+    assert len(path.read_text().splitlines()) <= MOST_LINES
