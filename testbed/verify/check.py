@@ -18,7 +18,7 @@ from testbed.verify.report import Finding
 
 __all__ = ["Expectation", "expect", "judge", "judge_pods", "marker_of", "request"]
 
-_NETEXEC_PORT = 8080
+_NETEXEC, _NETEXEC_PORT = "/usr/local/bin/netexec", 8080
 _ECHO = {8: "echo request", 0: "echo reply"}
 
 
@@ -77,7 +77,7 @@ def expect(cluster: Cluster, observed: Observed) -> tuple[Expectation, ...]:
 def _http_port(pod: Pod) -> int:
     """The port on which the pod's netexec answers ``/clientip``; 0: it has none."""
     for container in pod.containers:
-        if container.image == "netexec":
+        if container.argv[:1] == (_NETEXEC,):
             return _flag(container, "--http-port", _NETEXEC_PORT)
     return 0
 

@@ -87,7 +87,7 @@ def test_an_underlay_inside_the_clusters_addresses_is_refused(subnet: str, what:
 def test_an_underlay_that_is_too_small_is_refused() -> None:
     """Three nodes do not fit into a /30."""
     cluster, _ = planned("flannel")
-    with pytest.raises(PlanError, match="has no address for node number 2"):
+    with pytest.raises(PlanError, match="has no address for node number 3"):
         plan(cluster, Underlay(IPv4Network("172.18.0.0/30")), Features.full())
 
 

@@ -24,8 +24,8 @@ PODS = tuple(
         hostname=name,
     )
     for name, node, image, argv in (
-        ("a", "node1", "netexec", ("netexec",)),
-        ("b", "node2", "netexec", ("netexec", "--http-port=9090")),
+        ("a", "node1", "netexec", ("/usr/local/bin/netexec",)),
+        ("b", "node2", "netexec", ("/usr/local/bin/netexec", "--http-port=9090")),
         ("c", "node2", "nginx", ("nginx",)),
     )
 )

@@ -1,0 +1,132 @@
+"""A cluster as JSON data and back, without loss: testbed stores it inside every node.
+
+Keys are those of the model, always all of them and in the model's order; addresses are strings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
+
+from testbed.topology.model import Backend, Cluster, Container, ContainerPort, Node, Pod
+
+__all__ = ["from_json", "to_json"]
+
+
+def to_json(cluster: Cluster) -> dict[str, Any]:
+    """The cluster as dicts, lists, strings, numbers and booleans."""
+    return {
+        "name": cluster.name,
+        "cni": cluster.cni,
+        "backend": {"type": cluster.backend.type, "options": dict(cluster.backend.options)},
+        "cluster_cidr": str(cluster.cluster_cidr),
+        "node_cidr_mask": cluster.node_cidr_mask,
+        "service_cidr": str(cluster.service_cidr),
+        "nodes": [_node(node) for node in cluster.nodes],
+        "pods": [_pod(pod) for pod in cluster.pods],
+        "underlay": str(cluster.underlay) if cluster.underlay else None,
+    }
+
+
+def from_json(data: Mapping[str, Any]) -> Cluster:
+    """The cluster that :func:`to_json` wrote.
+
+    Raises:
+        KeyError, ValueError: it did not write this.
+    """
+    return Cluster(
+        name=data["name"],
+        cni=data["cni"],
+        backend=Backend(data["backend"]["type"], dict(data["backend"]["options"])),
+        cluster_cidr=IPv4Network(data["cluster_cidr"]),
+        node_cidr_mask=data["node_cidr_mask"],
+        service_cidr=IPv4Network(data["service_cidr"]),
+        nodes=tuple(
+            Node(row["name"], row["index"], IPv4Network(row["pod_cidr"]), dict(row["labels"]))
+            for row in data["nodes"]
+        ),
+        pods=tuple(_pod_from(row) for row in data["pods"]),
+        underlay=IPv4Network(data["underlay"]) if data["underlay"] else None,
+    )
+
+
+def _node(node: Node) -> dict[str, Any]:
+    return {
+        "name": node.name,
+        "index": node.index,
+        "pod_cidr": str(node.pod_cidr),
+        "labels": dict(node.labels),
+    }
+
+
+def _pod(pod: Pod) -> dict[str, Any]:
+    return {
+        "namespace": pod.namespace,
+        "name": pod.name,
+        "node": pod.node,
+        "containers": [_container(container) for container in pod.containers],
+        "labels": dict(pod.labels),
+        "annotations": dict(pod.annotations),
+        "hostname": pod.hostname,
+        "host_network": pod.host_network,
+        "share_process_namespace": pod.share_process_namespace,
+        "restart_policy": pod.restart_policy,
+    }
+
+
+def _container(container: Container) -> dict[str, Any]:
+    return {
+        "name": container.name,
+        "image": container.image,
+        "argv": list(container.argv),
+        "env": dict(container.env),
+        "working_dir": container.working_dir,
+        "ports": [_port(port) for port in container.ports],
+    }
+
+
+def _port(port: ContainerPort) -> dict[str, Any]:
+    return {
+        "container_port": port.container_port,
+        "protocol": port.protocol,
+        "name": port.name,
+        "host_port": port.host_port,
+        "host_ip": str(port.host_ip) if port.host_ip else None,
+    }
+
+
+def _pod_from(row: Mapping[str, Any]) -> Pod:
+    return Pod(
+        namespace=row["namespace"],
+        name=row["name"],
+        node=row["node"],
+        containers=tuple(_container_from(container) for container in row["containers"]),
+        labels=dict(row["labels"]),
+        annotations=dict(row["annotations"]),
+        hostname=row["hostname"],
+        host_network=row["host_network"],
+        share_process_namespace=row["share_process_namespace"],
+        restart_policy=row["restart_policy"],
+    )
+
+
+def _container_from(row: Mapping[str, Any]) -> Container:
+    return Container(
+        name=row["name"],
+        image=row["image"],
+        argv=tuple(row["argv"]),
+        env=dict(row["env"]),
+        working_dir=row["working_dir"],
+        ports=tuple(_port_from(port) for port in row["ports"]),
+    )
+
+
+def _port_from(row: Mapping[str, Any]) -> ContainerPort:
+    return ContainerPort(
+        container_port=row["container_port"],
+        protocol=row["protocol"],
+        name=row["name"],
+        host_port=row["host_port"],
+        host_ip=IPv4Address(row["host_ip"]) if row["host_ip"] else None,
+    )

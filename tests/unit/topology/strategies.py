@@ -1,0 +1,115 @@
+"""Random valid topologies, made by the loader itself from random Compose data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from testbed.topology.load import Cnis, from_dict
+from testbed.topology.model import Cluster
+
+CNIS: Cnis = {
+    "flannel": {
+        "vxlan": {"vni": int, "port": int, "mtu": int, "direct_routing": bool},
+        "host-gw": {},
+    }
+}
+
+_ADDRESSES: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
+    [
+        {},
+        {"cluster_cidr": "10.0.0.0/12", "service_cidr": "10.96.0.0/12"},
+        {"cluster_cidr": "192.168.0.0/20", "node_cidr_mask": 25},
+        {"cluster_cidr": "172.16.4.0/22", "node_cidr_mask": 27, "service_cidr": "10.0.0.0/29"},
+        {"cluster_cidr": "10.244.128.0/17", "node_cidr_mask": 26},
+    ]
+)
+_BACKENDS = st.one_of(
+    st.sampled_from(["vxlan", "host-gw"]),
+    st.fixed_dictionaries(
+        {"type": st.just("vxlan")},
+        optional={
+            "vni": st.integers(1, 16_777_215),
+            "port": st.integers(1, 65535),
+            "mtu": st.integers(1280, 9000),
+            "direct_routing": st.booleans(),
+        },
+    ),
+)
+_NAMES = st.from_regex(r"[a-z]([a-z0-9-]{0,8}[a-z0-9])?", fullmatch=True)
+_LABELS = st.dictionaries(_NAMES, _NAMES, max_size=2)
+_IMAGES = st.sampled_from(["netexec", "busybox:1.36", "docker.io/library/nginx", "redis", "iperf3"])
+_BANDWIDTH = st.dictionaries(
+    st.sampled_from(["kubernetes.io/ingress-bandwidth", "kubernetes.io/egress-bandwidth"]),
+    st.sampled_from(["10M", "1Gi", "500k", "1.5M"]),
+)
+_PROTOCOLS = st.sampled_from(["TCP", "UDP", "SCTP"])
+
+
+@st.composite
+def topologies(draw: st.DrawFn) -> dict[str, Any]:
+    """A valid Compose file with its pods inline, as plain data."""
+    nodes = draw(st.lists(_NAMES, min_size=1, max_size=5, unique=True))
+    names = draw(st.lists(_NAMES, max_size=6, unique=True))
+    # Distinct host ports, so that every pod fits on every node.
+    host_ports = iter(draw(st.permutations(range(20_000, 20_040))))
+    settings: dict[str, Any] = {
+        "name": draw(_NAMES),
+        "cni": "flannel",
+        "default_pods": draw(st.integers(0, 3)),
+        "manifests": [draw(_pods(name, nodes, host_ports)) for name in names],
+        **draw(_ADDRESSES),
+    }
+    if draw(st.booleans()):
+        settings["backend"] = draw(_BACKENDS)
+    services = {
+        name: {"image": "testbed-node", "x-testbed": {"labels": draw(_LABELS)}} for name in nodes
+    }
+    data: dict[str, Any] = {"services": services, "x-testbed": settings}
+    if draw(st.booleans()):
+        data["networks"] = {"default": {"ipam": {"config": [{"subnet": "172.30.0.0/24"}]}}}
+    return data
+
+
+@st.composite
+def clusters(draw: st.DrawFn) -> Cluster:
+    """A valid cluster; its addresses stay clear of 100.64.0.0/10."""
+    return from_dict(draw(topologies()), cnis=CNIS)
+
+
+@st.composite
+def _pods(draw: st.DrawFn, name: str, nodes: list[str], host_ports: Any) -> dict[str, Any]:
+    host_network = draw(st.booleans())
+    ports = draw(
+        st.lists(st.tuples(st.integers(1, 65535), _PROTOCOLS), max_size=3, unique_by=lambda p: p[0])
+    )
+    containers: list[dict[str, Any]] = [
+        {
+            "name": f"c{number}",
+            "image": draw(_IMAGES),
+            "env": [{"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}],
+        }
+        for number in range(draw(st.integers(1, 2)))
+    ]
+    for number, protocol in ports:
+        port: dict[str, Any] = {"containerPort": number, "protocol": protocol}
+        if host_network:
+            port["containerPort"] = next(host_ports)
+        elif draw(st.booleans()):
+            port["hostPort"] = next(host_ports)
+        draw(st.sampled_from(containers)).setdefault("ports", []).append(port)
+    spec: dict[str, Any] = {"hostNetwork": host_network, "containers": containers}
+    if draw(st.booleans()):
+        spec["nodeName"] = draw(st.sampled_from(nodes))
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": name,
+            "namespace": draw(st.sampled_from(["default", "kube-system"])),
+            "labels": draw(_LABELS),
+            "annotations": {} if host_network else draw(_BANDWIDTH),
+        },
+        "spec": spec,
+    }
