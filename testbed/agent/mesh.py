@@ -25,6 +25,7 @@ __all__ = ["main", "run"]
 
 STATE = Path("/var/lib/testbed/state.json")
 _OPEN_AT_ONCE = 256
+_REFUSED_SECONDS = 0.02
 
 
 def main(argv: list[str]) -> int:
@@ -57,86 +58,88 @@ def run(request: dict[str, Any], namespaces: dict[str, str | None]) -> dict[str,
     if chosen:
         captured = [probe for probe in request["probes"] if probe["id"] in chosen]
         with Capture(request["capture"]["interface"], request["capture"]["filter"]) as capture:
-            results += _run_all(captured, request["marker"], spaces, deadline)
+            results += _Run(request["marker"], spaces, deadline).all(captured)
             markers = [probes.payload(request["marker"], each["id"]) for each in captured]
             pcap = capture.wait(lambda raw: _holds_all(raw, markers), 0.5)
     rest = [probe for probe in request["probes"] if probe["id"] not in chosen]
-    results += _run_all(rest, request["marker"], spaces, deadline)
+    results += _Run(request["marker"], spaces, deadline).all(rest)
     return {"results": results, "pcap": base64.b64encode(pcap).decode()}
 
 
 def _holds_all(pcap: bytes, markers: list[bytes]) -> bool:
+    """Whether request and reply of every captured echo are there."""
     seen = list(frames(pcap))
-    return all(any(marker in frame for frame in seen) for marker in markers)
+    return all(
+        {probes.ECHO_REQUEST, probes.ECHO_REPLY} <= {probes.icmp_type(f, marker) for f in seen}
+        for marker in markers
+    )
 
 
-def _run_all(
-    wanted: Iterable[dict[str, Any]],
-    marker: str,
-    spaces: dict[str, str | None],
-    deadline: float,
-) -> list[dict[str, Any]]:
-    waiting = list(reversed(list(wanted)))
-    results: list[dict[str, Any]] = []
-    active: dict[int, probes.Probe] = {}
-    with selectors.DefaultSelector() as selector:
-        while waiting or active:
-            while waiting and len(active) < _OPEN_AT_ONCE:
-                probe = _open(waiting.pop(), marker, spaces, deadline, results)
-                if probe is not None:
-                    active[probe.socket.fileno()] = probe
-                    selector.register(probe.socket, probe.events)
-            _poll(selector, active, results, deadline)
-    return results
+class _Run:
+    """Some probes under way: those still to open, those open, those to open again."""
 
+    def __init__(self, marker: str, spaces: dict[str, str | None], deadline: float) -> None:
+        self.results: list[dict[str, Any]] = []
+        self._marker = marker
+        self._spaces = spaces
+        self._deadline = deadline
+        self._active: dict[int, probes.Probe] = {}
+        self._again: list[dict[str, Any]] = []
 
-def _open(
-    wanted: dict[str, Any],
-    marker: str,
-    spaces: dict[str, str | None],
-    deadline: float,
-    results: list[dict[str, Any]],
-) -> probes.Probe | None:
-    """Open and send one probe; a source that is not there is a result, not an exception."""
-    if wanted["source"] not in spaces:
-        results.append(probes.failure(wanted, "the source pod does not run on this node"))
-        return None
-    if time.monotonic() >= deadline:
-        results.append(probes.failure(wanted, "not sent: the time limit had passed"))
-        return None
-    try:
-        with entered(spaces[wanted["source"]]):
-            return probes.start(wanted, marker)
-    except OSError as error:
-        results.append(probes.failure(wanted, error.strerror or str(error)))
-        return None
+    def all(self, wanted: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Run every probe to its result."""
+        waiting = list(reversed(list(wanted)))
+        with selectors.DefaultSelector() as selector:
+            while waiting or self._active or self._again:
+                while waiting and len(self._active) < _OPEN_AT_ONCE:
+                    self._open(waiting.pop(), selector)
+                self._poll(selector)
+                if not waiting and not self._active and self._again:
+                    # Refused: the application may not listen yet, as after a pod's start.
+                    time.sleep(_REFUSED_SECONDS)
+                    waiting, self._again = self._again, []
+        return self.results
 
+    def _open(self, wanted: dict[str, Any], selector: selectors.BaseSelector) -> None:
+        """Open and send one probe; a source that is not there is a result, not an exception."""
+        problem = ""
+        if wanted["source"] not in self._spaces:
+            problem = "the source pod does not run on this node"
+        elif time.monotonic() >= self._deadline:
+            problem = wanted.get("error", "not sent: the time limit had passed")
+        if problem:
+            self.results.append(probes.failure(wanted, problem))
+            return
+        try:
+            with entered(self._spaces[wanted["source"]]):
+                probe = probes.start(wanted, self._marker)
+        except OSError as error:
+            self.results.append(probes.failure(wanted, error.strerror or str(error)))
+            return
+        self._active[probe.socket.fileno()] = probe
+        selector.register(probe.socket, probe.events)
 
-def _poll(
-    selector: selectors.BaseSelector,
-    active: dict[int, probes.Probe],
-    results: list[dict[str, Any]],
-    deadline: float,
-) -> None:
-    finished = []
-    for key, _ in selector.select(probes.RETRY_SECONDS / 4):
-        probe = active[key.fd]
-        result = probe.ready()
-        if result is not None:
-            finished.append((key.fd, result))
-        elif probe.events != key.events:
-            selector.modify(probe.socket, probe.events)
-    now = time.monotonic()
-    done = {fd for fd, _ in finished}
-    for fd, probe in active.items():
-        if fd in done:
-            continue
-        if now >= deadline:
-            finished.append((fd, probe.expired()))
-        else:
-            probe.tick(now)
-    for fd, result in finished:
-        probe = active.pop(fd)
-        selector.unregister(probe.socket)
-        probe.socket.close()
-        results.append(result)
+    def _poll(self, selector: selectors.BaseSelector) -> None:
+        finished: dict[int, dict[str, Any]] = {}
+        for key, _ in selector.select(probes.RETRY_SECONDS / 4) if self._active else ():
+            probe = self._active[key.fd]
+            result = probe.ready()
+            if result is not None:
+                finished[key.fd] = result
+            elif probe.events != key.events:
+                selector.modify(probe.socket, probe.events)
+        now = time.monotonic()
+        for descriptor, probe in self._active.items():
+            if descriptor not in finished:
+                if now >= self._deadline:
+                    finished[descriptor] = probe.expired()
+                else:
+                    probe.tick(now)
+        for descriptor, result in finished.items():
+            probe = self._active.pop(descriptor)
+            selector.unregister(probe.socket)
+            probe.socket.close()
+            if result.get("refused") and now < self._deadline:
+                self._again.append({**probe.wanted, "error": result["error"]})
+            else:
+                self.results.append(result)

@@ -13,22 +13,37 @@ import struct
 import time
 from typing import Any, Protocol
 
-__all__ = ["RETRY_SECONDS", "Probe", "checksum", "failure", "payload", "start"]
+__all__ = [
+    "ECHO_REPLY",
+    "ECHO_REQUEST",
+    "RETRY_SECONDS",
+    "Probe",
+    "checksum",
+    "failure",
+    "icmp_type",
+    "payload",
+    "start",
+]
 
 RETRY_SECONDS = 0.2
 """An unanswered echo request is sent again after this time: the first one may meet a cold path."""
 
-_ECHO_REPLY, _UNREACHABLE, _ECHO_REQUEST, _TIME_EXCEEDED = 0, 3, 8, 11
+ECHO_REPLY, ECHO_REQUEST = 0, 8
+_UNREACHABLE, _TIME_EXCEEDED = 3, 11
 
 
 class Probe(Protocol):
     """One probe under way."""
 
+    wanted: dict[str, Any]
     socket: socket.socket
     events: int
 
     def ready(self) -> dict[str, Any] | None:
-        """Go on after the socket became ready; return the result once there is one."""
+        """Go on after the socket became ready; return the result once there is one.
+
+        A result with ``refused`` may be tried again: nobody listened *yet*.
+        """
 
     def tick(self, now: float) -> None:
         """Send again what may have been lost."""
@@ -51,6 +66,12 @@ def payload(marker: str, identity: int) -> bytes:
     return f"testbed {marker} {identity};".encode()
 
 
+def icmp_type(frame: bytes, marker: bytes) -> int | None:
+    """The type of the ICMP message in ``frame`` whose payload starts with ``marker``, if any."""
+    at = frame.find(marker)
+    return frame[at - 8] if at >= 8 else None
+
+
 def failure(wanted: dict[str, Any], error: str) -> dict[str, Any]:
     """The result of a probe that got no answer."""
     return {"id": wanted["id"], "ok": False, "error": error}
@@ -59,7 +80,7 @@ def failure(wanted: dict[str, Any], error: str) -> dict[str, Any]:
 def checksum(data: bytes) -> int:
     """RFC 1071."""
     data += b"\0" * (len(data) % 2)
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total = int(sum(struct.unpack(f"!{len(data) // 2}H", data)))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF
@@ -69,7 +90,7 @@ class _Echo:
     events = selectors.EVENT_READ
 
     def __init__(self, wanted: dict[str, Any], marker: str) -> None:
-        self._wanted = wanted
+        self.wanted = wanted
         self._payload = payload(marker, wanted["id"])
         self._identity = (os.getpid() ^ wanted["id"]) & 0xFFFF
         self._error = "no echo reply"
@@ -83,11 +104,11 @@ class _Echo:
             raise
 
     def _send(self) -> None:
-        head = struct.pack("!BBHHH", _ECHO_REQUEST, 0, 0, self._identity, 1)
+        head = struct.pack("!BBHHH", ECHO_REQUEST, 0, 0, self._identity, 1)
         total = checksum(head + self._payload)
-        head = struct.pack("!BBHHH", _ECHO_REQUEST, 0, total, self._identity, 1)
+        head = struct.pack("!BBHHH", ECHO_REQUEST, 0, total, self._identity, 1)
         self._sent = time.monotonic()
-        self.socket.sendto(head + self._payload, (self._wanted["ip"], 0))
+        self.socket.sendto(head + self._payload, (self.wanted["ip"], 0))
 
     def ready(self) -> dict[str, Any] | None:
         try:
@@ -101,10 +122,10 @@ class _Echo:
         if icmp[0] in (_UNREACHABLE, _TIME_EXCEEDED):
             self._error = f"ICMP type {icmp[0]} code {icmp[1]} from {sender}"
             return None
-        if icmp[0] != _ECHO_REPLY or sender != self._wanted["ip"]:
+        if icmp[0] != ECHO_REPLY or sender != self.wanted["ip"]:
             return None
         return {
-            "id": self._wanted["id"],
+            "id": self.wanted["id"],
             "ok": True,
             "milliseconds": round((time.monotonic() - self._sent) * 1000, 3),
             "ttl": packet[8],
@@ -118,12 +139,12 @@ class _Echo:
                 self._error = error.strerror or str(error)
 
     def expired(self) -> dict[str, Any]:
-        return failure(self._wanted, self._error)
+        return failure(self.wanted, self._error)
 
 
 class _ClientIp:
     def __init__(self, wanted: dict[str, Any]) -> None:
-        self._wanted = wanted
+        self.wanted = wanted
         self._started = time.monotonic()
         self._answer = b""
         self._error = "the connection was not answered"
@@ -137,7 +158,7 @@ class _ClientIp:
             raise
 
     def _connect(self) -> None:
-        code = self.socket.connect_ex((self._wanted["ip"], self._wanted["port"]))
+        code = self.socket.connect_ex((self.wanted["ip"], self.wanted["port"]))
         if code not in (0, errno.EINPROGRESS):
             raise OSError(code, os.strerror(code))
 
@@ -149,15 +170,16 @@ class _ClientIp:
         except BlockingIOError:
             return None
         except OSError as error:
-            return failure(self._wanted, error.strerror or str(error))
+            return failure(self.wanted, error.strerror or str(error))
         self._answer += chunk
         return None if chunk else self._result()
 
     def _request(self) -> dict[str, Any] | None:
         code = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
-            return failure(self._wanted, os.strerror(code))
-        host = self._wanted["ip"]
+            refused = code == errno.ECONNREFUSED
+            return {**failure(self.wanted, os.strerror(code)), "refused": refused}
+        host = self.wanted["ip"]
         self.socket.sendall(
             f"GET /clientip HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
         )
@@ -169,9 +191,9 @@ class _ClientIp:
         head, _, body = self._answer.partition(b"\r\n\r\n")
         status = head.split(b"\r\n")[0].decode(errors="replace")
         if " 200 " not in f"{status} ":
-            return failure(self._wanted, f"answered {status!r}")
+            return failure(self.wanted, f"answered {status!r}")
         return {
-            "id": self._wanted["id"],
+            "id": self.wanted["id"],
             "ok": True,
             "milliseconds": round((time.monotonic() - self._started) * 1000, 3),
             "seen_as": body.decode(errors="replace").strip().rpartition(":")[0],
@@ -181,4 +203,4 @@ class _ClientIp:
         """The kernel sends lost segments again by itself."""
 
     def expired(self) -> dict[str, Any]:
-        return failure(self._wanted, self._error)
+        return failure(self.wanted, self._error)

@@ -18,12 +18,13 @@ from testbed.node import labels
 if TYPE_CHECKING:
     import docker
 
-__all__ = ["create", "find", "free_subnets", "network_name", "remove"]
+__all__ = ["OPTIONS", "create", "find", "free_subnets", "network_name", "remove"]
 
-_OPTIONS = {
+OPTIONS = {
     "com.docker.network.bridge.inhibit_ipv4": "true",
     "com.docker.network.bridge.enable_ip_masquerade": "false",
 }
+"""The bridge driver's options that make an underlay."""
 _POOLS = (
     *(IPv4Network(f"172.{second}.0.0/16") for second in range(18, 32)),
     *IPv4Network("192.168.0.0/16").subnets(new_prefix=20),
@@ -68,7 +69,7 @@ def create(
             client.api.create_network(
                 network_name(name),
                 driver="bridge",
-                options=_OPTIONS,
+                options=OPTIONS,
                 ipam=IPAMConfig(pool_configs=[pool]),
                 check_duplicate=True,
                 labels={labels.NAME: name},

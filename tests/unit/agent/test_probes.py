@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -59,7 +60,24 @@ def test_refused_connection_is_a_failure() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     probe = {"id": 1, "source": "", "protocol": "tcp", "ip": "127.0.0.1", "port": port}
-    assert run(probe)[1] == {"id": 1, "ok": False, "error": "Connection refused"}
+    assert run(probe, timeout=0.2)[1]["error"] == "Connection refused"
+
+
+def test_a_listener_that_comes_late_is_waited_for() -> None:
+    """A container that has just started may not listen yet."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    answer = b"HTTP/1.1 200 OK\r\n\r\n127.0.0.1:1"
+
+    def serve() -> None:
+        time.sleep(0.1)
+        with socket.create_server(("127.0.0.1", port)) as late, late.accept()[0] as peer:
+            peer.recv(4096)
+            peer.sendall(answer)
+
+    threading.Thread(target=serve, daemon=True).start()
+    probe = {"id": 1, "source": "", "protocol": "tcp", "ip": "127.0.0.1", "port": port}
+    assert run(probe)[1]["ok"]
 
 
 def test_unknown_source_is_a_failure() -> None:

@@ -1,0 +1,201 @@
+"""The numbers that testbed promises, measured: ``make bench``.
+
+Whole commands are timed from outside, alternating within one run, and compared as ratios of
+medians, since machines differ and are noisy. Nothing but this run's own containers and networks is
+made or removed. Exit code 1 when a promise is not kept.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from testbed.node import engine, features, image
+from testbed.node.container import host_config
+from testbed.node.progress import silent
+from testbed.node.underlay import OPTIONS
+
+ROUNDS = 7
+NODES = 3
+NAME = "bench"
+BARE = "testbed-bench-bare"
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Promise:
+    """One number, what it may be at most, and what it is compared with."""
+
+    what: str
+    value: float
+    limit: float
+    unit: str
+    detail: str = ""
+
+    @property
+    def kept(self) -> bool:
+        """Whether the number is within its limit."""
+        return self.value <= self.limit
+
+
+def run(argv: Sequence[str]) -> str:
+    """Run a command; its standard output."""
+    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds of wall time."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def testbed(*words: str) -> list[str]:
+    """The command line of this environment's testbed."""
+    return [str(Path(sys.executable).with_name("testbed")), *words]
+
+
+class Bare:
+    """Containers of the node image that do nothing, on the same kind of network."""
+
+    def __init__(self) -> None:
+        client = engine.connect()
+        self.image = image.ensure(client, silent)
+        self.privileged = features.detect(client, self.image).privileged
+        config = host_config(client, self.privileged, BARE)
+        self.names = [f"{BARE}-{index}" for index in range(NODES)]
+        self._create = [
+            "docker", "run", "-d", "--network", BARE, "--entrypoint", "sleep",
+            *(["--privileged"] if self.privileged else []),
+            *(word for cap in config.get("CapAdd") or () for word in ("--cap-add", cap)),
+            *(word for opt in config.get("SecurityOpt") or () for word in ("--security-opt", opt)),
+            *(word for dev in config.get("Devices") or () for word in ("--device", dev["PathOnHost"])),
+        ]  # fmt: skip
+        if not self.privileged:
+            self._create += ["--security-opt", "systempaths=unconfined"]
+
+    def network(self) -> None:
+        """Make the network."""
+        options = [word for key, value in OPTIONS.items() for word in ("-o", f"{key}={value}")]
+        run(["docker", "network", "create", *options, "--subnet", "172.31.240.0/24", BARE])
+
+    def start(self) -> None:
+        """Start the containers in parallel."""
+        started = [
+            subprocess.Popen(
+                [*self._create, "--name", name, self.image, "infinity"],
+                stdout=subprocess.DEVNULL,
+            )
+            for name in self.names
+        ]
+        if any(process.wait() for process in started):
+            raise SystemExit("docker run failed")
+
+    def remove(self) -> None:
+        """Remove the containers and the network."""
+        run(["docker", "rm", "-f", *self.names])
+        run(["docker", "network", "rm", BARE])
+
+
+def bring_up_and_down() -> tuple[list[Promise], dict[str, float]]:
+    """``up`` and ``down`` against bare containers, alternating."""
+    bare = Bare()
+    times: dict[str, list[float]] = {key: [] for key in ("network", "bare", "rm", "up", "down")}
+    phases: dict[str, list[float]] = {}
+    for number in range(ROUNDS + 1):
+        taken = {
+            "network": timed(bare.network),
+            "bare": timed(bare.start),
+            "rm": timed(bare.remove),
+        }
+        start = time.perf_counter()
+        outcome = json.loads(run(testbed("up", "flannel", "--name", NAME, "-o", "json")))
+        taken["up"] = time.perf_counter() - start
+        taken["down"] = timed(lambda: run(testbed("down", NAME)))
+        if number == 0:
+            continue  # the first round warms caches
+        for key, value in taken.items():
+            times[key].append(value)
+        for phase, value in outcome["seconds"].items():
+            phases.setdefault(phase, []).append(value)
+    median = {key: statistics.median(values) for key, values in times.items()}
+    promises = [
+        Promise(
+            "testbed up / 3 bare containers",
+            median["up"] / median["bare"],
+            2.5,
+            "x",
+            f"{median['up']:.3f} s / {median['bare']:.3f} s; making the network alone takes "
+            f"{median['network']:.3f} s of the first",
+        ),
+        Promise(
+            "testbed down / docker rm -f and network rm",
+            median["down"] / median["rm"],
+            1.5,
+            "x",
+            f"{median['down']:.3f} s / {median['rm']:.3f} s",
+        ),
+    ]
+    return promises, {phase: statistics.median(values) for phase, values in phases.items()}
+
+
+def answers_and_memory() -> list[Promise]:
+    """``status``, ``--help``, and what a node and a pod cost, on a running testbed."""
+    run(testbed("up", "flannel", "--name", NAME))
+    try:
+        status = [timed(lambda: run(testbed("status", "--name", NAME))) for _ in range(ROUNDS)]
+        usage = [timed(lambda: run(testbed("--help"))) for _ in range(ROUNDS)]
+        node, pod = memory(f"{NAME}-node1")
+    finally:
+        run(testbed("down", NAME))
+    return [
+        Promise("testbed status", statistics.median(status) * 1000, 300, "ms"),
+        Promise("testbed --help", statistics.median(usage) * 1000, 150, "ms"),
+        Promise("node, agent included, resident", node / MIB, 25, "MiB"),
+        Promise("pod (pause and netexec), resident", pod / MIB, 1.5, "MiB"),
+    ]
+
+
+def memory(container: str) -> tuple[float, float]:
+    """Resident bytes of the node's own processes, and the median of its pods'."""
+    top = run(["docker", "top", container, "-eo", "pid"]).split()[1:]
+    own, pods = 0, {}
+    for pid in top:
+        rss = resident(int(pid))
+        netns = Path(f"/proc/{pid}/ns/net").readlink().name
+        pods[netns] = pods.get(netns, 0) + rss
+    first = run(["docker", "inspect", "-f", "{{.State.Pid}}", container]).strip()
+    own = pods.pop(Path(f"/proc/{first}/ns/net").readlink().name)
+    return own, statistics.median(pods.values())
+
+
+def resident(pid: int) -> int:
+    """Resident set size in bytes."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def main() -> int:
+    """Measure, print, and say whether every promise is kept."""
+    if shutil.which("docker") is None:
+        raise SystemExit("the docker command is needed for the comparison")
+    promises, phases = bring_up_and_down()
+    promises += answers_and_memory()
+    for promise in promises:
+        mark = "ok  " if promise.kept else "FAIL"
+        print(f"{mark} {promise.what}: {promise.value:.2f} {promise.unit} (at most {promise.limit:g}) {promise.detail}")  # noqa: E501
+    print("phases of up: " + ", ".join(f"{name} {value:.3f} s" for name, value in phases.items()))
+    return 0 if all(promise.kept for promise in promises) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

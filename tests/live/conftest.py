@@ -1,0 +1,164 @@
+"""Running testbeds for the live tests, and proof that nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import testinfra
+from testinfra.host import Host
+
+from testbed import lifecycle
+from testbed.dataplane.features import Features
+from testbed.node import engine, features, image, labels
+from testbed.node.progress import silent
+from testbed.plan import backends
+from testbed.topology.load import Overrides, find, load
+from testbed.topology.model import Cluster
+
+TOPOLOGIES = Path(__file__).parent / "topologies"
+
+
+def quiet(node: str, step: str, message: str) -> None:
+    """A narrator that says nothing."""
+
+
+@dataclass
+class Running:
+    """A testbed that is up, as tests use it."""
+
+    cluster: Cluster
+    client: Any
+    outcome: lifecycle.Outcome
+    _hosts: dict[str, Host] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The testbed's name."""
+        return self.cluster.name
+
+    def host(self, target: str) -> Host:
+        """testinfra inside a node or a pod: ``node1``, ``web``, ``web?container=nginx``."""
+        if target not in self._hosts:
+            self._hosts[target] = testinfra.get_host(f"testbed://{self.name}:{target}")
+        return self._hosts[target]
+
+    def container(self, node: str) -> str:
+        """The Docker container of a node."""
+        return f"{self.name}-{node}"
+
+    def pod(self, name: str, namespace: str = "default") -> dict[str, Any]:
+        """A pod's entry of ``status -o json``."""
+        pods = lifecycle.status(self.client, self.name)["pods"]
+        return next(p for p in pods if (p["namespace"], p["name"]) == (namespace, name))
+
+    def ip(self, name: str) -> str:
+        """A pod's address."""
+        return str(self.pod(name)["ip"])
+
+
+def bring_up(client: Any, topology: str, **overrides: Any) -> Running:
+    """``testbed up`` of a file below tests/live/topologies, or of a shipped topology."""
+    own = TOPOLOGIES / f"{topology}.yaml"
+    path = own if own.exists() else find(topology)
+    cluster = load(path, Overrides(**overrides), cnis=backends())
+    return Running(cluster, client, lifecycle.up(cluster, client, quiet))
+
+
+@pytest.fixture(scope="session")
+def client() -> Any:
+    """The engine."""
+    return engine.connect()
+
+
+@pytest.fixture(scope="session")
+def able(client: Any) -> Features:
+    """What the engine and its kernel can do."""
+    return features.detect(client, image.ensure(client, silent))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left_behind(client: Any) -> Iterator[None]:
+    """Every container and network that these tests made is gone at the end."""
+    before = {each["Id"] for each in owned(client)}
+    yield
+    left = [each for each in owned(client) if each["Id"] not in before]
+    assert not left, f"left behind: {left}"
+
+
+def owned(client: Any) -> list[dict[str, Any]]:
+    """Containers and networks of every testbed."""
+    chosen = labels.selecting()
+    return [
+        *client.api.containers(all=True, filters=chosen),
+        *client.api.networks(filters=chosen),
+    ]
+
+
+@pytest.fixture(scope="session")
+def live(client: Any) -> Iterator[Running]:
+    """Three nodes with VXLAN and every kind of pod; tests that break it make their own."""
+    name = f"live-{os.getpid()}"
+    try:
+        yield bring_up(client, "pods", name=name)
+    finally:
+        lifecycle.down(client, name, quiet)
+
+
+@pytest.fixture
+def make(client: Any) -> Iterator[Callable[..., Running]]:
+    """Bring up testbeds that end with the test: ``make("flannel", nodes=2)``."""
+    made: list[str] = []
+
+    def up(topology: str, **overrides: Any) -> Running:
+        name = overrides.pop("name", f"made-{os.getpid()}-{len(made)}")
+        made.append(name)
+        return bring_up(client, topology, name=name, **overrides)
+
+    try:
+        yield up
+    finally:
+        for name in made:
+            lifecycle.down(client, name, quiet)
+
+
+@dataclass(frozen=True)
+class Cli:
+    """The command line, as a user runs it."""
+
+    environment: dict[str, str]
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        """Begin a command."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "testbed.cli.main", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=self.environment,
+        )
+
+    def __call__(self, *words: str, seconds: float = 120) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
+        process = self.start(*words)
+        try:
+            out, err = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            raise
+        return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+
+@pytest.fixture(scope="session")
+def cli() -> Cli:
+    """Run ``testbed`` with this environment's interpreter."""
+    kept = {key: value for key, value in os.environ.items() if key != "TESTBED_NAME"}
+    return Cli(kept)

@@ -1,0 +1,263 @@
+"""Frames on the uplink, decoded by testbed and, independently, by tshark."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from testbed.cni.flannel import vtep_mac
+from testbed.node import archive
+from testbed.verify.packet import Frame, read_pcap
+from tests.live.conftest import Running
+
+MARK = "7e57bed0"
+"""Hexadecimal pattern of the pings, by which their frames are found."""
+
+
+@dataclass
+class Capture:
+    """What a capture holds once it has ended."""
+
+    pcap: bytes = b""
+    frames: list[Frame] = field(default_factory=list)
+
+    def marked(self) -> list[Frame]:
+        """The frames of the test's own pings."""
+        mark = bytes.fromhex(MARK)
+        return [frame for frame in self.frames if mark in frame.innermost.payload]
+
+
+@contextmanager
+def captured(
+    live: Running, node: str, interface: str, expression: str = "ip", replies: int = 3
+) -> Iterator[Capture]:
+    """Run tcpdump on a node's interface: open before the block starts, complete when it ends.
+
+    Complete means that ``replies`` marked echo replies were seen: frames are written in wire order.
+    """
+    host = live.host(node)
+    path = f"/tmp/live-{node}-{interface}.pcap"
+    host.check_output(
+        f"rm -f {path} {path}.log; "
+        f"(tcpdump -i {interface} --immediate-mode -U -w {path} '{expression}' "
+        f"2>{path}.log & echo $! >{path}.pid); "
+        f"for try in $(seq 100); do grep -q listening {path}.log && exit 0; sleep 0.02; done; "
+        "exit 1"
+    )
+    found = Capture()
+    deadline = time.monotonic() + 5
+    try:
+        yield found
+        while time.monotonic() < deadline:
+            found.pcap = archive.read(live.client, live.container(node), path)
+            found.frames = list(read_pcap(found.pcap))
+            if len([each for each in found.marked() if each.innermost.icmp_type == 0]) >= replies:
+                break
+            time.sleep(0.02)
+    finally:
+        host.check_output(
+            f"pid=$(cat {path}.pid); kill -INT $pid; "
+            "for try in $(seq 100); do test -e /proc/$pid || exit 0; sleep 0.02; done; exit 1"
+        )
+
+
+def ping(live: Running, source: str, ip: str, *options: str) -> str:
+    """Three marked pings from a pod or node."""
+    words = " ".join(options)
+    return str(live.host(source).check_output(f"ping -n -c 3 -i 0.05 -W 2 -p {MARK} {words} {ip}"))
+
+
+def test_pods_of_two_nodes_speak_vxlan(live: Running, tmp_path: Path) -> None:
+    """flannel.md section 2.4: outer nodes, UDP 8472, VNI 1, VTEP MACs, TTL 63, no DF outside."""
+    target = live.ip("netexec-node2-1")
+    with captured(live, "node1", "eth0") as wire:
+        ping(live, "netexec-node1-1", target)
+    node1, node2 = (live.host(node).interface("eth0").addresses[0] for node in ("node1", "node2"))
+    requests = [frame for frame in wire.marked() if frame.innermost.icmp_type == 8]
+    replies = [frame for frame in wire.marked() if frame.innermost.icmp_type == 0]
+    assert (len(requests), len(replies)) == (3, 3)
+    for frame in requests:
+        assert (str(frame.source), str(frame.destination)) == (node1, node2)
+        assert (frame.destination_port, frame.vni, frame.ttl) == (8472, 1, 64)
+        assert frame.source_port is not None
+        assert 32768 <= frame.source_port <= 60999
+        assert frame.dont_fragment is False
+        assert frame.innermost.dont_fragment is True
+        assert frame.innermost.ttl == 63
+        assert frame.innermost.source_mac == vtep_mac(live.name, "node1")
+        assert frame.innermost.destination_mac == vtep_mac(live.name, "node2")
+        assert str(frame.innermost.source) == live.ip("netexec-node1-1")
+        assert str(frame.innermost.destination) == target
+    same_as_tshark(wire, tmp_path)
+
+
+def same_as_tshark(wire: Capture, tmp_path: Path) -> None:
+    """Every marked frame, decoded by a program that none of us wrote."""
+    path = tmp_path / "wire.pcap"
+    path.write_bytes(wire.pcap)
+    fields = (
+        "eth.src",
+        "eth.dst",
+        "ip.src",
+        "ip.dst",
+        "ip.ttl",
+        "ip.flags.df",
+        "udp.srcport",
+        "udp.dstport",
+        "vxlan.vni",
+        "icmp.type",
+    )
+    words = [word for name in fields for word in ("-e", name)]
+    pattern = ":".join(MARK[at : at + 2] for at in range(0, len(MARK), 2))
+    chosen = ["-d", "udp.port==8472,vxlan", "-Y", f"data contains {pattern}"]
+    shown = subprocess.run(
+        ["tshark", "-r", str(path), *chosen, "-T", "json", *words],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    theirs = [each["_source"]["layers"] for each in json.loads(shown.stdout)]
+    ours = [in_tshark_s_words(frame) for frame in wire.marked()]
+    assert [normal(each) for each in theirs] == ours
+    assert ours
+
+
+def layers(frame: Frame) -> list[Frame]:
+    """The frame and those inside it."""
+    return [frame, *layers(frame.inner)] if frame.inner else [frame]
+
+
+def in_tshark_s_words(frame: Frame) -> dict[str, list[str]]:
+    """A frame as tshark's fields, outermost first; absent fields are left out."""
+    stack = layers(frame)
+    fields: dict[str, list[object | None]] = {
+        "eth.src": [each.source_mac for each in stack],
+        "eth.dst": [each.destination_mac for each in stack],
+        "ip.src": [each.source for each in stack],
+        "ip.dst": [each.destination for each in stack],
+        "ip.ttl": [each.ttl for each in stack],
+        "ip.flags.df": [int(bool(each.dont_fragment)) for each in stack],
+        "udp.srcport": [each.source_port for each in stack if each.protocol == 17],
+        "udp.dstport": [each.destination_port for each in stack if each.protocol == 17],
+        "vxlan.vni": [each.vni for each in stack if each.vni is not None],
+        "icmp.type": [each.icmp_type for each in stack if each.icmp_type is not None],
+    }
+    return {name: [str(value) for value in values] for name, values in fields.items() if values}
+
+
+def normal(fields: dict[str, list[str]]) -> dict[str, list[str]]:
+    """tshark 4.0 prints flags as 0 and 1, later versions as False and True."""
+    words = {"False": "0", "True": "1"}
+    return {name: [words.get(value, value) for value in values] for name, values in fields.items()}
+
+
+def test_pods_of_one_node_stay_on_the_bridge(live: Running) -> None:
+    """Nothing of theirs on the uplink; a ping to another node is the control in that capture."""
+    with captured(live, "node1", "eth0") as wire:
+        ping(live, "netexec-node1-1", live.ip("netexec-node1-2"))
+        ping(live, "netexec-node1-1", live.ip("netexec-node2-1"))
+    seen = {str(frame.innermost.destination) for frame in wire.marked()}
+    assert live.ip("netexec-node2-1") in seen
+    assert live.ip("netexec-node1-2") not in seen
+
+
+def test_nobody_sends_arp_over_the_overlay(live: Running) -> None:
+    """Neighbours are permanent; ARP on cni0 is the control."""
+    live.host("node1").check_output("ip neighbour flush dev cni0")
+    with (
+        captured(live, "node1", "flannel.1", "") as overlay,
+        captured(live, "node1", "cni0", "arp or icmp") as bridge,
+    ):
+        ping(live, "netexec-node1-1", live.ip("netexec-node2-1"))
+        live.host("node1").check_output("ip neighbour flush dev cni0")
+        ping(live, "node1", live.ip("netexec-node1-2"))
+    assert [frame for frame in overlay.frames if frame.ethertype == 0x0800]
+    assert not [frame for frame in overlay.frames if frame.ethertype == 0x0806]
+    assert [frame for frame in bridge.frames if frame.ethertype == 0x0806]
+
+
+def test_the_largest_packet_passes_and_one_byte_more_does_not(live: Running) -> None:
+    """MTU 1450: 1422 bytes of ping payload with DF; the kernel says what would fit."""
+    target = live.ip("netexec-node2-1")
+    assert " 0% packet loss" in ping(live, "netexec-node1-1", target, "-M do", "-s 1422")
+    refused = live.host("netexec-node1-1").run(f"ping -n -c 1 -W 1 -M do -s 1423 {target}")
+    assert refused.rc != 0
+    assert "mtu=1450" in refused.stdout + refused.stderr
+
+
+def test_larger_packets_are_fragmented_inside(live: Running) -> None:
+    """Without DF the inner packet is fragmented; no outer packet exceeds the uplink's MTU."""
+    with captured(live, "node1", "eth0") as wire:
+        ping(live, "netexec-node1-1", live.ip("netexec-node2-1"), "-M dont", "-s 3000")
+    vxlan = [frame for frame in wire.frames if frame.inner]
+    assert len([frame for frame in vxlan if frame.innermost.icmp_type is None]) >= 6
+    assert not [frame for frame in wire.frames if frame.protocol == 17 and not frame.inner]
+
+
+def test_host_gw_is_plain(make: Callable[..., Running], tmp_path: Path) -> None:
+    """No encapsulation, MTU 1500, node MACs, TTL 63; the host's source is its own address."""
+    live = make("flannel-host-gw", nodes=2, pods_per_node=1)
+    assert live.outcome.report.ok, live.outcome.report.failures
+    target = live.ip("netexec-node2-1")
+    with captured(live, "node1", "eth0") as wire:
+        assert " 0% packet loss" in ping(live, "netexec-node1-1", target, "-M do", "-s 1472")
+    requests = [frame for frame in wire.marked() if frame.icmp_type == 8]
+    assert len(requests) == 3
+    assert {frame.ttl for frame in requests} == {63}
+    mac = live.host("node2").check_output("cat /sys/class/net/eth0/address")
+    assert {frame.destination_mac for frame in requests} == {mac}
+    assert not live.host("node1").interface("flannel.1").exists
+    same_as_tshark(wire, tmp_path)
+    seen = live.host("node1").check_output(f"curl -s http://{target}:8080/clientip")
+    assert seen.rpartition(":")[0] == live.host("node1").interface("eth0").addresses[0]
+
+
+def test_direct_routing_is_plain_with_the_overlays_mtu(make: Callable[..., Running]) -> None:
+    """The device exists, but frames between nodes of one segment do not pass it."""
+    live = make("flannel-direct-routing", nodes=2, pods_per_node=1)
+    assert live.outcome.report.ok, live.outcome.report.failures
+    with captured(live, "node1", "eth0") as wire:
+        ping(live, "netexec-node1-1", live.ip("netexec-node2-1"))
+    assert wire.marked()
+    assert not [frame for frame in wire.marked() if frame.inner]
+    assert live.host("node1").interface("flannel.1").exists
+    assert " mtu 1450 " in live.host("netexec-node1-1").check_output("ip link show eth0")
+
+
+@pytest.mark.parametrize(
+    ("breakage", "words"),
+    [
+        ("ip route del 10.244.1.0/24", "no echo reply"),
+        ("bridge fdb del {mac} dev flannel.1 dst {node2} self", "no echo reply"),
+        ("iptables -I INPUT -p udp --dport 8472 -j DROP", "no echo reply"),
+        (
+            "iptables -t nat -I POSTROUTING -s 10.244.0.0/24 -d 10.244.1.0/24 -j MASQUERADE",
+            "(NAT)",
+        ),
+        ("ip route replace 10.244.1.0/24 via {node2} dev eth0", "not encapsulated"),
+    ],
+)
+def test_a_broken_network_fails_the_check(
+    make: Callable[..., Running], breakage: str, words: str
+) -> None:
+    """Each way of breaking it is found, and the next ``up`` repairs what testbed installed."""
+    from testbed import lifecycle
+    from tests.live.conftest import quiet
+
+    live = make("flannel", nodes=2, pods_per_node=1)
+    host = live.host("node1")
+    node2 = live.host("node2").interface("eth0").addresses[0]
+    host.check_output(breakage.format(mac=vtep_mac(live.name, "node2"), node2=node2))
+    report = lifecycle.check(live.client, live.name)
+    assert not report.ok
+    assert any(words in finding.detail for finding in report.failures), report.failures
+    if breakage.startswith("iptables"):
+        host.check_output(breakage.replace(" -I ", " -D "))
+    assert lifecycle.up(live.cluster, live.client, quiet).report.ok
