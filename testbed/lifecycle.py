@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from testbed.dataplane.spec import NodeSpec
 from testbed.dataplane.underlay import Underlay
 from testbed.errors import UsageError
 from testbed.node import container, features, image, inventory, lock, underlay
 from testbed.node.parallel import each
 from testbed.plan import plan
-from testbed.topology.model import Cluster
+from testbed.topology.model import Cluster, Node
 from testbed.topology.serialize import from_json
 from testbed.verify import probe
 from testbed.verify.observed import Observed
@@ -58,21 +59,18 @@ def up(cluster: Cluster, client: docker.DockerClient, tell: Narrator) -> Outcome
             _retire(client, cluster, present, tell)
         with _timed(seconds, "nodes"):
 
-            def boot(item: tuple[int, Any]) -> tuple[str, str]:
-                index, spec = item
-                setting = container.Setting(
-                    reference, able.privileged, segment.address_of(cluster.nodes[index].index)
+            def boot(item: tuple[Node, NodeSpec]) -> None:
+                node, spec = item
+                address = segment.address_of(node.index)
+                setting = container.Setting(reference, able.privileged, address)
+                container.converge(
+                    client, spec, setting, present.get(node.name), partial(tell, node.name)
                 )
-                name = container.converge(
-                    client, spec, setting, present.get(spec.node), partial(tell, spec.node)
-                )
-                return spec.node, name
 
-            running = dict(each(boot, enumerate(specs)))
+            each(boot, zip(cluster.nodes, specs, strict=True))
         with _timed(seconds, "check"):
             tell("", "check", "probing all pod pairs")
-            addresses = {node.name: str(segment.address_of(node.index)) for node in cluster.nodes}
-            report = _check(client, cluster, running, addresses)
+            report = _check(client, cluster, inventory.containers(client, cluster.name))
     return Outcome(report, seconds)
 
 
@@ -121,21 +119,14 @@ def check(client: docker.DockerClient, name: str) -> Report:
         UsageError: it has no node that ever got a spec.
     """
     listings = inventory.containers(client, name)
-    cluster = cluster_of(client, name, listings)
-    running = {
-        node: listing["Names"][0].lstrip("/")
-        for node, listing in listings.items()
-        if listing["State"] == "running"
-    }
-    addresses = {node: inventory.address(listing) for node, listing in listings.items()}
-    return _check(client, cluster, running, addresses)
+    return _check(client, cluster_of(client, name, listings), listings)
 
 
 def status(client: docker.DockerClient, name: str) -> dict[str, Any]:
     """The testbed as ``testbed status -o json`` prints it."""
     listings = inventory.containers(client, name)
     cluster = cluster_of(client, name, listings)
-    states = _states(client, {node: each["Id"] for node, each in listings.items()})
+    states = _states(client, listings)
     nodes = [
         _node_status(node.name, str(node.pod_cidr), listings.get(node.name), states)
         for node in cluster.nodes
@@ -198,20 +189,19 @@ def _pod_status(
 
 
 def _check(
-    client: docker.DockerClient,
-    cluster: Cluster,
-    running: Mapping[str, str],
-    addresses: Mapping[str, str],
+    client: docker.DockerClient, cluster: Cluster, listings: Mapping[str, inventory.Listing]
 ) -> Report:
-    observed = Observed.of(addresses, _states(client, running))
+    addresses = {node: inventory.address(listing) for node, listing in listings.items()}
+    observed = Observed.of(addresses, _states(client, listings))
+    running = {node: listings[node]["Id"] for node in observed.node_ips}
     return probe.run(client, cluster, running, observed)
 
 
 def _states(
-    client: docker.DockerClient, containers: Mapping[str, str]
+    client: docker.DockerClient, listings: Mapping[str, inventory.Listing]
 ) -> dict[str, dict[str, Any]]:
     read = partial(container.read_state, client)
-    return dict(zip(containers, each(read, containers.values()), strict=True))
+    return dict(zip(listings, each(read, listings.values()), strict=True))
 
 
 def cluster_of(
@@ -227,7 +217,7 @@ def cluster_of(
     found = inventory.containers(client, name) if listings is None else listings
     for listing in found.values():
         try:
-            return from_json(inventory.read_cluster(client, listing["Id"]))
+            return from_json(inventory.read_cluster(client, listing))
         except FileNotFoundError:
             continue
     raise UsageError(

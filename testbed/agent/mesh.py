@@ -19,6 +19,7 @@ from typing import Any
 
 from . import probes
 from .capture import Capture, frames
+from .documents import received
 from .netns import entered
 
 __all__ = ["main", "run"]
@@ -29,9 +30,10 @@ _REFUSED_SECONDS = 0.02
 
 
 def main(argv: list[str]) -> int:
-    """``testbed-agent probe FILE``: run the requested probes and print the results as JSON."""
-    request = json.loads(Path(argv[0]).read_text())
-    Path(argv[0]).unlink()
+    """``testbed-agent probe REQUEST``: run the requested probes, print the results as JSON."""
+    path = Path(received(argv[0]))
+    request = json.loads(path.read_text())
+    path.unlink()
     print(json.dumps(run(request, _namespaces())))
     sys.stdout.flush()
     return 0

@@ -60,7 +60,13 @@ class Console:
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """Rows under their headings, in kubectl's manner: no lines, words coloured by meaning."""
-        table = rich.table.Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="")
+        table = rich.table.Table(
+            box=None,
+            pad_edge=False,
+            padding=(0, 3, 0, 0),
+            header_style="",
+            show_header=any(columns),
+        )
         for column in columns:
             table.add_column(column, no_wrap=True, overflow="ignore")
         for row in rows:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,6 +16,10 @@ _KINDS = {
     "icmp": "pairs answer ping",
     "tcp": "connections show the sender's own address",
     "wire": "node pairs captured on the uplink",
+}
+_PRIVILEGES = {
+    "privileged": "privileged",
+    "capabilities": "with a capability set (the engine starts no privileged container)",
 }
 _MOST_FAILURES = 20
 
@@ -70,5 +74,46 @@ def seconds(console: Console, value: Mapping[str, float]) -> None:
 
 
 def diagnosis(console: Console, value: Mapping[str, Any]) -> None:
-    """Facts first, then the verdicts."""
-    console.json(value)
+    """Facts first, then a verdict per feature with what to do about those that do not work."""
+    console.table(("", ""), [row for row in _facts(value) if row[1]])
+    if value["problem"]:
+        console.error(value["problem"])
+        return
+    console.print()
+    console.table(
+        ("FEATURE", "STATE", ""),
+        [(each["feature"], each["state"], each["reason"]) for each in value["verdicts"]],
+    )
+    remedies = dict.fromkeys(each["remedy"] for each in value["verdicts"] if each["remedy"])
+    if remedies:
+        console.print()
+    for remedy in remedies:
+        console.print(remedy)
+
+
+def _facts(value: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    engine, image, kernel = value["engine"], value["image"], value["kernel"]
+    if engine:
+        yield "engine", f"Docker {engine['version']}, API {engine['api_version']}"
+        yield "", f"at {engine['endpoint']}, {engine['operating_system']}"
+        yield (
+            "",
+            f"cgroup version {engine['cgroup_version']} ({engine['cgroup_driver']}), "
+            f"storage {engine['storage_driver']}, runtime {engine['runtime']}, "
+            f"{engine['architecture']}",
+        )
+    yield "nodes run", _PRIVILEGES.get(value["privileges"] or "", "")
+    if image:
+        size = f"{image['size'] / 1e6:.0f} MB" if image["present"] else "not built yet"
+        yield "node image", f"{image['reference']} ({size})"
+    yield "kernel", value["kernel_release"] or ""
+    if kernel:
+        yield "  has", " ".join(name for name, there in kernel.items() if there)
+        yield "  lacks", " ".join(name for name, there in kernel.items() if not there)
+    yield "iptables", ", ".join(f"{place} {kind}" for place, kind in value["iptables"].items())
+    yield (
+        "tools",
+        ", ".join(
+            f"{each['name']} {each['version'] or 'missing'}".strip() for each in value["tools"]
+        ),
+    )

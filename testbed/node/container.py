@@ -1,7 +1,7 @@
 """One node container: creating, starting, waiting for and changing it.
 
-A node boots from its spec, which is copied in before it starts: no exec is needed on the way up,
-and ``docker restart`` brings everything back. Later changes are one copied file and one exec.
+A node boots from its spec, which it is created with: no exec is needed on the way up, and
+``docker restart`` brings everything back. Later changes are one exec.
 """
 
 from __future__ import annotations
@@ -24,11 +24,22 @@ from testbed.node.underlay import network_name
 if TYPE_CHECKING:
     import docker
 
-__all__ = ["SPEC", "STATE", "Setting", "converge", "execute", "read_state", "run"]
+__all__ = [
+    "SPEC",
+    "STATE",
+    "Listing",
+    "Setting",
+    "converge",
+    "execute",
+    "read_file",
+    "read_state",
+    "run",
+]
 
+Listing = Mapping[str, Any]
+"""One container as the engine lists it."""
 SPEC = "/etc/testbed/spec.json"
 STATE = "/var/lib/testbed/state.json"
-_INCOMING = "/var/lib/testbed/incoming.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +60,10 @@ def converge(
     client: docker.DockerClient,
     spec: NodeSpec,
     setting: Setting,
-    existing: Mapping[str, Any] | None,
+    existing: Listing | None,
     progress: Progress,
-) -> str:
-    """Make the node's container run and hold ``spec``; return the container's name.
+) -> None:
+    """Make the node's container run and hold ``spec``.
 
     ``existing`` is the engine's listing of the container that is there now. It is kept if it can
     be: synced when it runs, started when it does not, and made anew only for another setting.
@@ -68,25 +79,29 @@ def converge(
         client.api.remove_container(existing["Id"], force=True, v=True)
         existing = None
     if existing is None:
-        _create(client, container, spec, setting)
+        _create(client, container, spec, setting, text)
         progress("create", f"container {container} at {setting.address}")
     elif existing["State"] == "running":
         _sync(client, container, spec, text, progress)
-        return container
-    archive.write(client, container, {SPEC: text})
+        return
+    else:
+        archive.write(client, container, {SPEC: text})
     _boot(client, container, spec.node, progress)
-    return container
 
 
-def _create(client: docker.DockerClient, container: str, spec: NodeSpec, setting: Setting) -> None:
+def _create(
+    client: docker.DockerClient, container: str, spec: NodeSpec, setting: Setting, text: bytes
+) -> None:
     from docker.errors import APIError
 
     api = client.api
     network = network_name(spec.testbed)
+    word = archive.inline(text)
     endpoint = api.create_endpoint_config(ipv4_address=str(setting.address), aliases=[spec.node])
     try:
         api.create_container(
             setting.image,
+            [word] if word else [],
             name=container,
             hostname=spec.node,
             labels={
@@ -104,6 +119,8 @@ def _create(client: docker.DockerClient, container: str, spec: NodeSpec, setting
             f"a container called {container!r} exists and does not belong to testbed "
             f"{spec.testbed!r}. Remove or rename it, or choose another name (--name)."
         ) from error
+    if word is None:
+        archive.write(client, container, {SPEC: text})
 
 
 def host_config(client: docker.DockerClient, privileged: bool, network: str) -> dict[str, Any]:
@@ -124,7 +141,9 @@ def _boot(client: docker.DockerClient, container: str, node: str, progress: Prog
         raise NodeError(f"node {node} did not start: {error.explanation}") from error
     progress("start", "container started")
     for event in _events(client, container, since):
-        progress(str(event.get("step", "")), str(event.get("message", "")))
+        if event.get("step") != "cni":  # what plugins print: for the log, not for progress
+            pod = f"{event['pod']}: " if event.get("pod") else ""
+            progress(str(event.get("step", "")), f"{pod}{event.get('message', '')}")
         if event.get("step") == "ready":
             return
         if event.get("step") == "failed":
@@ -165,8 +184,8 @@ def _sync(
     text: bytes,
     progress: Progress,
 ) -> None:
-    archive.write(client, container, {_INCOMING: text})
-    output = execute(client, container, ["testbed-agent", "sync", _INCOMING])
+    word = archive.deliver(client, container, text)
+    output = execute(client, container, ["testbed-agent", "sync", word])
     answer = _last_object(output)
     if not answer.get("ok"):
         raise _failure(spec.node, answer.get("error") or {"what": output.decode(errors="replace")})
@@ -204,10 +223,23 @@ def execute(client: docker.DockerClient, container: str, argv: list[str]) -> byt
     return out
 
 
-def read_state(client: docker.DockerClient, container: str) -> dict[str, Any]:
+def read_file(client: docker.DockerClient, listing: Listing, path: str) -> bytes:
+    """The content of a file of a node; an exec is cheaper than an archive, where the node runs.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    if listing["State"] == "running":
+        code, out, _ = run(client, listing["Id"], ["cat", path])
+        if code == 0:
+            return out
+    return archive.read(client, listing["Id"], path)
+
+
+def read_state(client: docker.DockerClient, listing: Listing) -> dict[str, Any]:
     """The agent's state file; empty where the node never booted."""
     try:
-        state = json.loads(archive.read(client, container, STATE))
+        state = json.loads(read_file(client, listing, STATE))
     except (FileNotFoundError, ValueError):
         return {}
     return state if isinstance(state, dict) else {}

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from testbed.node import archive, labels, underlay
-from testbed.node.container import SPEC
+from testbed.node import labels, underlay
+from testbed.node.container import SPEC, Listing, read_file
 from testbed.node.parallel import each
 
 if TYPE_CHECKING:
     import docker
 
-__all__ = ["address", "containers", "names", "read_cluster", "remove_all", "remove_containers"]
-
-Listing = Mapping[str, Any]
-"""One container as the engine lists it."""
+__all__ = [
+    "Listing",
+    "address",
+    "containers",
+    "names",
+    "read_cluster",
+    "remove_all",
+    "remove_containers",
+]
 
 
 def containers(client: docker.DockerClient, name: str) -> dict[str, Listing]:
@@ -42,13 +46,13 @@ def address(listing: Listing) -> str:
     return next((str(each["IPAddress"]) for each in endpoints.values() if each["IPAddress"]), "")
 
 
-def read_cluster(client: docker.DockerClient, container: str) -> dict[str, Any]:
+def read_cluster(client: docker.DockerClient, listing: Listing) -> dict[str, Any]:
     """The topology that a node's spec carries.
 
     Raises:
         FileNotFoundError: the node never got a spec.
     """
-    spec = json.loads(archive.read(client, container, SPEC))
+    spec = json.loads(read_file(client, listing, SPEC))
     return dict(spec["cluster"])
 
 

@@ -50,9 +50,8 @@ def run(
         request = check.request(expectations, node, marker, _UPLINK, seconds)
         if not request["probes"]:
             return {}, ()
-        path = f"/var/lib/testbed/probe-{marker}.json"
-        archive.write(client, container, {path: json.dumps(request).encode()})
-        output = execute(client, container, ["testbed-agent", "probe", path])
+        word = archive.deliver(client, container, json.dumps(request).encode())
+        output = execute(client, container, ["testbed-agent", "probe", word])
         answer = json.loads(output)
         frames = tuple(read_pcap(base64.b64decode(answer["pcap"]), ports))
         return {result["id"]: result for result in answer["results"]}, frames

@@ -22,17 +22,19 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
-    """Exit code 3 when not even `testbed up flannel` can run."""
+    """Exit code 3 when nothing can run here; the diagnosis is printed all the same."""
     from testbed.cli import render
+    from testbed.errors import MissingCapabilityError
     from testbed.node import doctor, engine
 
+    client, problem = None, ""
     try:
         client = engine.connect()
-    except engine.NoEngineError:
-        client = None
-    diagnosis = doctor.examine(client)
+    except MissingCapabilityError as error:
+        problem = str(error)
+    diagnosis = doctor.examine(client, problem=problem)
     if args.output == "json":
         console.json(diagnosis.to_json())
     else:
         render.diagnosis(console, diagnosis.to_json())
-    return 0
+    return 0 if diagnosis.ok else 3

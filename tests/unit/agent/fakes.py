@@ -1,5 +1,7 @@
 """Stand-ins for what touches a machine: a runtime without crun, a queue without threads."""
 
+# ruff: noqa: ARG002 - fakes have the signatures of what they stand in for
+
 from __future__ import annotations
 
 from collections import deque

@@ -198,7 +198,7 @@ def test_check_needs_a_version_a_result_and_permission(
     runtime: CniRuntime, plugins: FakePlugins
 ) -> None:
     """Old configurations and unknown attachments are refused; disableCheck does nothing."""
-    with pytest.raises(CniError, match="'0.3.1' does not support CHECK command"):
+    with pytest.raises(CniError, match=r"'0\.3\.1' does not support CHECK command"):
         runtime.check(network("0.3.1"), ONE)
     with pytest.raises(CniError, match="no cached result of c0ffee eth0"):
         runtime.check(network(), ONE)

@@ -1,0 +1,141 @@
+"""What the host wants this node to hold: reading and checking a spec, comparing pods."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .errors import AgentError
+
+try:  # hashlib loads OpenSSL: 3 MiB of memory for one hash
+    from _sha256 import sha256  # type: ignore[import-not-found]
+except ImportError:  # Python 3.12 and newer
+    from hashlib import sha256
+
+__all__ = ["Desired", "changed_pods", "load", "parse", "pod_key"]
+
+LABEL = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
+UID = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
+POLICIES = ("Always", "OnFailure", "Never")
+
+
+class Desired(NamedTuple):
+    """A checked NodeSpec as JSON, and the SHA-256 of its text."""
+
+    spec: dict[str, Any]
+    sha256: str
+
+    @property
+    def pods(self) -> list[dict[str, Any]]:
+        """The PodSpecs, in creation order."""
+        pods: list[dict[str, Any]] = self.spec["pods"]
+        return pods
+
+
+def pod_key(pod: Mapping[str, Any]) -> str:
+    """``namespace/name``."""
+    return f"{pod['namespace']}/{pod['name']}"
+
+
+def load(path: str) -> Desired:
+    """Read and check the spec at ``path``.
+
+    Raises:
+        AgentError: it cannot be read or is not a NodeSpec.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise AgentError("cannot read the node's spec", path, str(error)) from None
+    return parse(text, path)
+
+
+def parse(text: str, path: str = "") -> Desired:
+    """Check the text of a spec: names become paths and arguments, so they must be names.
+
+    Raises:
+        AgentError: it is not a NodeSpec; the reason says which pod and key.
+    """
+    try:
+        spec = json.loads(text)
+    except ValueError as error:
+        raise AgentError("the node's spec is not JSON", path, str(error)) from None
+    try:
+        _check(spec)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        why = f"missing key {error}" if isinstance(error, KeyError) else str(error)
+        raise AgentError("the node's spec is not valid", path, why) from None
+    return Desired(spec, sha256(text.encode()).hexdigest())
+
+
+def _check(spec: Any) -> None:
+    if not isinstance(spec, dict):
+        raise TypeError("not a JSON object")
+    for key in ("testbed", "node"):
+        if not isinstance(spec[key], str):
+            raise TypeError(f"{key!r} must be text")
+    spec.setdefault("pods", [])
+    seen: set[str] = set()
+    for pod in spec["pods"]:
+        _check_pod(pod)
+        if pod_key(pod) in seen:
+            raise ValueError(f"pod {pod_key(pod)} is there twice")
+        seen.add(pod_key(pod))
+
+
+def _check_pod(pod: dict[str, Any]) -> None:
+    _name(pod["namespace"], LABEL, "namespace")
+    _name(pod["name"], LABEL, "pod name")
+    key = pod_key(pod)
+    _name(pod["uid"], UID, f"uid of pod {key}")
+    _name(pod["hostname"], LABEL, f"hostname of pod {key}")
+    defaults = {"host_network": False, "share_process_namespace": False, "restart_policy": "Always"}
+    for name, value in {**defaults, "port_mappings": [], "bandwidth": {}}.items():
+        pod.setdefault(name, value)
+    if pod["restart_policy"] not in POLICIES:
+        raise ValueError(f"restart_policy of pod {key} must be one of {', '.join(POLICIES)}")
+    if not pod["containers"]:
+        raise ValueError(f"pod {key} has no containers")
+    seen: set[str] = set()
+    for container in pod["containers"]:
+        _check_container(container, key)
+        if container["name"] in seen:
+            raise ValueError(f"container {container['name']} of pod {key} is there twice")
+        seen.add(container["name"])
+
+
+def _check_container(container: dict[str, Any], key: str) -> None:
+    _name(container["name"], LABEL, f"container name in pod {key}")
+    argv = container["argv"]
+    if not isinstance(argv, list) or not argv or not all(isinstance(arg, str) for arg in argv):
+        raise ValueError(
+            f"argv of container {container['name']} in pod {key} must be a list of text"
+        )
+    container.setdefault("env", {})
+    container.setdefault("image", "")
+    container.setdefault("working_dir", "/")
+
+
+def _name(value: Any, pattern: re.Pattern[str], what: str) -> None:
+    if not isinstance(value, str) or len(value) > 253 or not pattern.fullmatch(value):
+        raise ValueError(f"{what} {value!r} is not a name")
+
+
+def changed_pods(
+    have: Mapping[str, Mapping[str, Any]], want: Mapping[str, Mapping[str, Any]]
+) -> tuple[list[str], list[str]]:
+    """Keys to remove (gone or different; newest first) and keys to create (new or different).
+
+    Labels and annotations alone do not change a running pod, as in Kubernetes.
+    """
+    different = {key for key in have.keys() & want.keys() if _runs(have[key]) != _runs(want[key])}
+    remove = [key for key in reversed(list(have)) if key not in want or key in different]
+    create = [key for key in want if key not in have or key in different]
+    return remove, create
+
+
+def _runs(pod: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in pod.items() if key not in ("labels", "annotations")}

@@ -1,0 +1,135 @@
+"""Which of testbed's abilities work with which kernel features: one table, read by ``doctor``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from testbed.dataplane.features import Features
+from testbed.node.privileges import CAPABILITIES
+
+__all__ = ["DRIVERS", "NEEDS", "Verdict", "verdicts"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether one of testbed's abilities works here."""
+
+    feature: str
+    state: str
+    """``ok``, ``degraded`` (it works, another way) or ``missing``."""
+    reason: str = ""
+    remedy: str = ""
+
+
+_NODES = "privileged nodes"
+_PODS = "namespaces veth br_netfilter iptables_nft"
+NEEDS = {
+    "pods (sandboxes, CNI)": "namespaces veth overlay_in_container",
+    "flannel vxlan": f"{_PODS} bridge vxlan",
+    "flannel host-gw": f"{_PODS} bridge",
+    "flannel ipip": f"{_PODS} bridge ipip",
+    "flannel wireguard": f"{_PODS} bridge wireguard",
+    "calico ipip (kernel)": f"{_PODS} ipip ipset",
+    "calico ipip (eBPF)": f"{_PODS} tun clsact bpf bpffs ipset",
+    "calico vxlan": f"{_PODS} vxlan ipset",
+    "kindnet": f"{_PODS} nft",
+    "conflist macvlan": "namespaces macvlan",
+    "conflist ipvlan": "namespaces ipvlan",
+    "hostPort": _PODS,
+    "bandwidth": "tbf ifb mirred",
+    "kube-proxy iptables": _PODS,
+    "kube-proxy nftables": f"{_PODS} nft",
+    "kube-proxy ipvs": f"{_PODS} ip_vs ipset dummy",
+    "iptables legacy backend": "iptables_legacy",
+    "network policy by NFQUEUE": "nft nfqueue",
+    "netem faults (delay, loss, reorder)": "netem",
+    "SCTP": "sctp",
+}
+"""Abilities, and the kernel features without which they do not work."""
+
+DRIVERS = {
+    "bridge": ("bridge", "CONFIG_BRIDGE"),
+    "veth": ("veth", "CONFIG_VETH"),
+    "vxlan": ("vxlan", "CONFIG_VXLAN"),
+    "ipip": ("ipip", "CONFIG_NET_IPIP"),
+    "gre": ("ip_gre", "CONFIG_NET_IPGRE"),
+    "wireguard": ("wireguard", "CONFIG_WIREGUARD"),
+    "dummy": ("dummy", "CONFIG_DUMMY"),
+    "ifb": ("ifb", "CONFIG_IFB"),
+    "macvlan": ("macvlan", "CONFIG_MACVLAN"),
+    "ipvlan": ("ipvlan", "CONFIG_IPVLAN"),
+    "tun": ("tun", "CONFIG_TUN"),
+    "ip_vs": ("ip_vs", "CONFIG_IP_VS"),
+    "ipset": ("ip_set", "CONFIG_IP_SET"),
+    "iptables_nft": ("nft_compat", "CONFIG_NFT_COMPAT"),
+    "iptables_legacy": ("ip_tables", "CONFIG_IP_NF_IPTABLES_LEGACY"),
+    "nft": ("nf_tables", "CONFIG_NF_TABLES"),
+    "nfqueue": ("nft_queue", "CONFIG_NFT_QUEUE"),
+    "br_netfilter": ("br_netfilter", "CONFIG_BRIDGE_NETFILTER"),
+    "netem": ("sch_netem", "CONFIG_NET_SCH_NETEM"),
+    "tbf": ("sch_tbf", "CONFIG_NET_SCH_TBF"),
+    "htb": ("sch_htb", "CONFIG_NET_SCH_HTB"),
+    "clsact": ("sch_ingress", "CONFIG_NET_SCH_INGRESS"),
+    "mirred": ("act_mirred", "CONFIG_NET_ACT_MIRRED"),
+    "sctp": ("sctp", "CONFIG_IP_SCTP"),
+    "overlay_in_container": ("overlay", "CONFIG_OVERLAY_FS"),
+}
+"""The kernel module of a feature, and the option that builds it."""
+
+
+def verdicts(found: Features | None, problem: str, has_modules: bool | None) -> tuple[Verdict, ...]:
+    """Judge every ability; ``found`` is ``None`` where nothing could be probed, for ``problem``.
+
+    ``has_modules``: whether the host has modules of its kernel to load (``None``: not known).
+    """
+    if found is None:
+        why, _, remedy = problem.partition("\n")
+        return tuple(Verdict(ability, "missing", why, remedy) for ability in (_NODES, *NEEDS))
+    judged = (_verdict(*need, found, has_modules) for need in NEEDS.items())
+    return (_privileges(found), *judged)
+
+
+def _privileges(found: Features) -> Verdict:
+    if found.privileged:
+        return Verdict(_NODES, "ok")
+    words = found.reasons.get("privileged", "")
+    return Verdict(
+        _NODES,
+        "degraded",
+        f"the engine starts no privileged container ({words}); nodes get {', '.join(CAPABILITIES)}",
+        "None is needed: every ability below was probed with these capabilities.",
+    )
+
+
+def _verdict(ability: str, needs: str, found: Features, has_modules: bool | None) -> Verdict:
+    missing = sorted({*needs.split()} - found.available)
+    if not missing:
+        return Verdict(ability, "ok")
+    reason = "; ".join(_reason(name, found) for name in missing)
+    return Verdict(ability, "missing", reason, _remedy(missing, found, has_modules))
+
+
+def _reason(name: str, found: Features) -> str:
+    module, option = DRIVERS.get(name, ("", ""))
+    words = found.reasons.get(name, "")
+    what = f"kernel {found.kernel_release} has no {name} ({option})" if module else f"no {name}"
+    return f"{what}: {words}" if words else what
+
+
+def _remedy(missing: list[str], found: Features, has_modules: bool | None) -> str:
+    modules = [DRIVERS[name][0] for name in missing if name in DRIVERS]
+    if not modules:
+        return "Use an engine whose containers may do this (`testbed doctor` shows the error)."
+    if has_modules is False:
+        return (
+            f"This kernel has no loadable modules: use one that is built with {_options(missing)}, "
+            "such as Debian's or Ubuntu's own."
+        )
+    return (
+        f"On the Docker host: `modprobe -a {' '.join(modules)}`; if it does not find them, install "
+        f"linux-modules-extra-{found.kernel_release} (Ubuntu), or another kernel."
+    )
+
+
+def _options(missing: list[str]) -> str:
+    return ", ".join(DRIVERS[name][1] for name in missing if name in DRIVERS)

@@ -1,0 +1,92 @@
+"""What the verbs print, on a terminal and elsewhere."""
+
+from __future__ import annotations
+
+import pytest
+
+from testbed.cli import render
+from testbed.cli.console import Console
+from testbed.verify.report import Finding, Report
+
+STATUS = {
+    "name": "flannel",
+    "cni": "flannel",
+    "backend": "vxlan",
+    "state": "ready",
+    "nodes": [
+        {
+            "name": "node1",
+            "container": "flannel-node1",
+            "ip": "172.18.0.2",
+            "pod_cidr": "10.244.0.0/24",
+            "state": "ready",
+        }
+    ],
+    "pods": [
+        {
+            "namespace": "default",
+            "name": "web",
+            "node": "node1",
+            "ip": "",
+            "state": "Pending",
+            "restarts": 0,
+        }
+    ],
+    "services": [],
+}
+
+
+def test_status_is_a_plain_table(capsys: pytest.CaptureFixture[str]) -> None:
+    """No escapes and no trailing blanks where stdout is no terminal."""
+    render.status(Console(), STATUS)
+    assert capsys.readouterr().out == (
+        "testbed flannel: flannel vxlan, ready\n"
+        "\n"
+        "NODE    CONTAINER       ADDRESS      POD CIDR        STATE\n"
+        "node1   flannel-node1   172.18.0.2   10.244.0.0/24   ready\n"
+        "\n"
+        "NAMESPACE   POD   NODE    ADDRESS   STATE     RESTARTS\n"
+        "default     web   node1   -         Pending   0\n"
+    )
+
+
+def test_a_good_report_is_a_line_per_kind(capsys: pytest.CaptureFixture[str]) -> None:
+    """With what was expected on the wire."""
+    findings = (
+        Finding("icmp", "a", "b", ok=True),
+        Finding("icmp", "b", "a", ok=True),
+        Finding("wire", "a", "b", ok=True),
+    )
+    render.report(Console(), Report(findings, "VXLAN VNI 1, UDP 8472"))
+    assert capsys.readouterr().out == (
+        "ok   2/2 pairs answer ping\n"
+        "ok   1/1 node pairs captured on the uplink, encapsulation VXLAN VNI 1, UDP 8472\n"
+    )
+
+
+def test_failures_say_what_was_seen_instead(capsys: pytest.CaptureFixture[str]) -> None:
+    """At most twenty, then how to see the rest."""
+    findings = tuple(
+        Finding("tcp", "a", f"b{number}", ok=False, detail="refused") for number in range(25)
+    )
+    render.report(Console(), Report(findings, "none"))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "FAIL 0/25 connections show the sender's own address"
+    assert lines[1] == "     tcp: a -> b0: refused"
+    assert lines[-1] == "     and 5 more; `testbed check -o json` has all of them"
+
+
+def test_progress_is_plain_lines_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Node, step, message, on standard error."""
+    with Console().progress() as tell:
+        tell("node1", "boot", "the node boots")
+        tell("", "check", "probing")
+    captured = capsys.readouterr()
+    assert captured.err == "node1: boot: the node boots\ncheck: probing\n"
+    assert captured.out == ""
+
+
+def test_markup_in_messages_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    """Square brackets of an error are not rich's markup."""
+    Console().error("plugin [bold]x[/bold] failed")
+    assert capsys.readouterr().err == "error: plugin [bold]x[/bold] failed\n"
