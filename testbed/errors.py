@@ -7,6 +7,7 @@
     │   ├── TopologyError           exit 2  every problem of a topology, at once
     │   └── PlanError               exit 2  a valid topology that no planner can realise
     ├── MissingCapabilityError      exit 3  the machine or the engine cannot do it
+    │   └── NoEngineError           exit 3  no Docker engine answers (testbed.node.engine)
     ├── NodeError                   exit 1  a node container failed
     │   └── ApplyError              exit 1  a native tool refused a line on a node
     ├── SandboxError                exit 1  a pod could not be set up (CNI code, message, details)

@@ -47,11 +47,11 @@ class TestbedBackend(BaseBackend):
 
     @cached_property
     def _where(self) -> tuple[Any, Any]:
-        from testbed import lifecycle, target
+        from testbed import existing, target
         from testbed.node import engine
 
         client = engine.connect()
-        cluster = lifecycle.cluster_of(client, self.testbed)
+        cluster = existing.cluster_of(client, self.testbed)
         return client, target.resolve(cluster, self.target)
 
     def run(self, command: str, *args: str, **kwargs: Any) -> CommandResult:

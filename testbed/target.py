@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from testbed import lifecycle
+from testbed import existing
 from testbed.errors import MissingCapabilityError, UsageError
 from testbed.node import engine
 from testbed.topology.model import Cluster
@@ -119,5 +119,5 @@ def _readable(line: str) -> str:
 
 
 def _find(client: docker.DockerClient, name: str | None, text: str) -> Target:
-    chosen = lifecycle.choose(client, name)
-    return resolve(lifecycle.cluster_of(client, chosen), text)
+    chosen = existing.choose(client, name)
+    return resolve(existing.cluster_of(client, chosen), text)

@@ -8,37 +8,17 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["INLINE", "install", "received"]
+__all__ = ["received"]
 
 INLINE = "inline:"
-"""Before base64 of zlib-compressed text."""
 DIRECTORY = "/var/lib/testbed"
 
 
-def received(word: str) -> str:
+def received(word: str, directory: str = DIRECTORY) -> str:
     """The path of the document that ``word`` names or holds; the caller removes or moves it."""
     if not word.startswith(INLINE):
         return word
-    path = f"{DIRECTORY}/received-{os.getpid()}"
-    install(word, path)
-    return path
-
-
-def install(word: str, path: str) -> None:
-    """Write the inline document ``word`` to ``path``, atomically.
-
-    Raises:
-        ValueError: it is damaged.
-    """
-    import base64
-    import zlib
-
-    try:
-        data = zlib.decompress(base64.b64decode(word.removeprefix(INLINE), validate=True))
-    except zlib.error as error:
-        raise ValueError(f"not a document: {error}") from None
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    fresh = target.with_name(target.name + ".new")
-    fresh.write_bytes(data)
-    fresh.rename(target)
+    path = Path(directory) / f"received-{os.getpid()}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(word.removeprefix(INLINE), encoding="utf-8")
+    return str(path)

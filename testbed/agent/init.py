@@ -144,7 +144,9 @@ class Init:
         if phase == "ready":
             message = f"ready: {count} pod{'s' * (count != 1)} running"
             self.flush()
-            journal.emit("ready", message, since=self.began, boot_id=self.boot_id)
+            journal.emit(
+                "ready", message, since=self.began, boot_id=self.boot_id, state=self.as_dict()
+            )
 
     def fail(self, error: dict[str, str]) -> None:
         """The boot failed; the node stays."""

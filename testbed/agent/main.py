@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 
 from . import documents
 from .errors import AgentError
-from .layout import SPEC
 
 __all__ = ["main"]
 
 USAGE = """\
-usage: testbed-agent init [SPEC]          run as PID 1 of a node, first with SPEC (inline)
+usage: testbed-agent init                 run as PID 1 of a node
        testbed-agent sync SPEC            make the node hold SPEC (a path, or inline)
        testbed-agent status               print the node's state as JSON
        testbed-agent check                CNI CHECK of every pod, as JSON lines
@@ -25,10 +23,7 @@ usage: testbed-agent init [SPEC]          run as PID 1 of a node, first with SPE
 
 def _init(arguments: list[str]) -> int:
     if arguments:
-        # The first boot's spec. It is not needed in the process list, nor at the next boot.
-        if not os.path.lexists(SPEC):
-            documents.install(arguments[0], SPEC)
-        os.execv(sys.argv[0], [sys.argv[0], "init"])  # noqa: S606  # no shell
+        return _usage("init takes no argument")
     from . import init
 
     return init.main()

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["diagnosis", "report", "seconds", "status"]
 
 _KINDS = {
+    "node": "nodes are ready",
     "pod": "pods run",
     "icmp": "pairs answer ping",
     "tcp": "connections show the sender's own address",

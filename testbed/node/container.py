@@ -14,10 +14,11 @@ from hashlib import sha256
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any
 
+from testbed.dataplane.features import Features
 from testbed.dataplane.spec import NodeSpec
 from testbed.errors import ApplyError, NodeError
 from testbed.node import archive, labels
-from testbed.node.privileges import host_config_arguments
+from testbed.node.privileges import for_features
 from testbed.node.progress import Progress
 from testbed.node.underlay import network_name
 
@@ -47,13 +48,14 @@ class Setting:
     """What only a new container can change: of another setting, it is replaced."""
 
     image: str
-    privileged: bool
+    able: Features
     address: IPv4Address
 
     @property
     def digest(self) -> str:
         """What the container's ``testbed.config`` label says."""
-        return sha256(f"{self.image} {self.privileged} {self.address}".encode()).hexdigest()[:16]
+        text = f"{self.image} {for_features(self.able)} {self.address}"
+        return sha256(text.encode()).hexdigest()[:16]
 
 
 def converge(
@@ -62,8 +64,8 @@ def converge(
     setting: Setting,
     existing: Listing | None,
     progress: Progress,
-) -> None:
-    """Make the node's container run and hold ``spec``.
+) -> dict[str, Any]:
+    """Make the node's container run and hold ``spec``; return its agent's state.
 
     ``existing`` is the engine's listing of the container that is there now. It is kept if it can
     be: synced when it runs, started when it does not, and made anew only for another setting.
@@ -73,7 +75,7 @@ def converge(
         ApplyError: a native tool on the node refused what the spec says.
     """
     container = f"{spec.testbed}-{spec.node}"
-    text = spec.to_json().encode()
+    text = spec.to_json()
     if existing is not None and existing["Labels"].get(labels.CONFIG) != setting.digest:
         progress("remove", "the container has another image, address or privileges")
         client.api.remove_container(existing["Id"], force=True, v=True)
@@ -81,27 +83,28 @@ def converge(
     if existing is None:
         _create(client, container, spec, setting, text)
         progress("create", f"container {container} at {setting.address}")
-    elif existing["State"] == "running":
+    elif existing["State"] in ("running", "paused"):
+        if existing["State"] == "paused":
+            client.api.unpause(container)
         _sync(client, container, spec, text, progress)
-        return
+        return read_state(client, {**existing, "State": "running"})
     else:
-        archive.write(client, container, {SPEC: text})
-    _boot(client, container, spec.node, progress)
+        archive.write(client, container, {SPEC: text.encode()})
+    return _boot(client, container, spec.node, progress)
 
 
 def _create(
-    client: docker.DockerClient, container: str, spec: NodeSpec, setting: Setting, text: bytes
+    client: docker.DockerClient, container: str, spec: NodeSpec, setting: Setting, text: str
 ) -> None:
     from docker.errors import APIError
 
     api = client.api
     network = network_name(spec.testbed)
-    word = archive.inline(text)
     endpoint = api.create_endpoint_config(ipv4_address=str(setting.address), aliases=[spec.node])
     try:
         api.create_container(
             setting.image,
-            [word] if word else [],
+            [text] if archive.fits(text) else [],
             name=container,
             hostname=spec.node,
             labels={
@@ -109,7 +112,7 @@ def _create(
                 labels.NODE: spec.node,
                 labels.CONFIG: setting.digest,
             },
-            host_config=host_config(client, setting.privileged, network),
+            host_config=host_config(client, setting.able, network),
             networking_config={"EndpointsConfig": {network: endpoint}},
         )
     except APIError as error:
@@ -119,19 +122,18 @@ def _create(
             f"a container called {container!r} exists and does not belong to testbed "
             f"{spec.testbed!r}. Remove or rename it, or choose another name (--name)."
         ) from error
-    if word is None:
-        archive.write(client, container, {SPEC: text})
+    if not archive.fits(text):
+        archive.write(client, container, {SPEC: text.encode()})
 
 
-def host_config(client: docker.DockerClient, privileged: bool, network: str) -> dict[str, Any]:
+def host_config(client: docker.DockerClient, able: Features, network: str) -> dict[str, Any]:
     """The engine's HostConfig of a node container."""
-    arguments = dict(host_config_arguments(privileged))
-    raw = {key: arguments.pop(key) for key in list(arguments) if key[0].isupper()}
-    config = client.api.create_host_config(network_mode=network, **arguments)
-    return {**config, **raw}
+    return {**client.api.create_host_config(network_mode=network), **for_features(able)}
 
 
-def _boot(client: docker.DockerClient, container: str, node: str, progress: Progress) -> None:
+def _boot(
+    client: docker.DockerClient, container: str, node: str, progress: Progress
+) -> dict[str, Any]:
     from docker.errors import APIError
 
     since = _last_start(client, container)
@@ -145,7 +147,7 @@ def _boot(client: docker.DockerClient, container: str, node: str, progress: Prog
             pod = f"{event['pod']}: " if event.get("pod") else ""
             progress(str(event.get("step", "")), f"{pod}{event.get('message', '')}")
         if event.get("step") == "ready":
-            return
+            return dict(event["state"])
         if event.get("step") == "failed":
             raise _failure(node, event.get("error") or {})
     raise NodeError(
@@ -181,7 +183,7 @@ def _sync(
     client: docker.DockerClient,
     container: str,
     spec: NodeSpec,
-    text: bytes,
+    text: str,
     progress: Progress,
 ) -> None:
     word = archive.deliver(client, container, text)

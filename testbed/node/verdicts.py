@@ -27,23 +27,8 @@ NEEDS = {
     "pods (sandboxes, CNI)": "namespaces veth overlay_in_container",
     "flannel vxlan": f"{_PODS} bridge vxlan",
     "flannel host-gw": f"{_PODS} bridge",
-    "flannel ipip": f"{_PODS} bridge ipip",
-    "flannel wireguard": f"{_PODS} bridge wireguard",
-    "calico ipip (kernel)": f"{_PODS} ipip ipset",
-    "calico ipip (eBPF)": f"{_PODS} tun clsact bpf bpffs ipset",
-    "calico vxlan": f"{_PODS} vxlan ipset",
-    "kindnet": f"{_PODS} nft",
-    "conflist macvlan": "namespaces macvlan",
-    "conflist ipvlan": "namespaces ipvlan",
     "hostPort": _PODS,
     "bandwidth": "tbf ifb mirred",
-    "kube-proxy iptables": _PODS,
-    "kube-proxy nftables": f"{_PODS} nft",
-    "kube-proxy ipvs": f"{_PODS} ip_vs ipset dummy",
-    "iptables legacy backend": "iptables_legacy",
-    "network policy by NFQUEUE": "nft nfqueue",
-    "netem faults (delay, loss, reorder)": "netem",
-    "SCTP": "sctp",
 }
 """Abilities, and the kernel features without which they do not work."""
 

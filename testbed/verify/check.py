@@ -16,7 +16,7 @@ from testbed.verify.observed import Observed
 from testbed.verify.packet import Frame
 from testbed.verify.report import Finding
 
-__all__ = ["Expectation", "expect", "judge", "judge_pods", "marker_of", "request"]
+__all__ = ["Expectation", "expect", "judge", "judge_nodes", "judge_pods", "marker_of", "request"]
 
 _NETEXEC, _NETEXEC_PORT = "/usr/local/bin/netexec", 8080
 _ECHO = {8: "echo request", 0: "echo reply"}
@@ -113,6 +113,14 @@ def request(
         ],
         "capture": {"interface": device, "filter": "ip", "ids": captured} if captured else None,
     }
+
+
+def judge_nodes(cluster: Cluster, observed: Observed) -> Iterator[Finding]:
+    """Every node of the topology runs, and its agent says that it is ready."""
+    for node in cluster.nodes:
+        phase = observed.phases.get(node.name, "not running")
+        ok = phase == "ready"
+        yield Finding("node", "", node.name, ok, "" if ok else f"the node is {phase}")
 
 
 def judge_pods(cluster: Cluster, observed: Observed) -> Iterator[Finding]:

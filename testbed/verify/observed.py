@@ -18,6 +18,8 @@ class Observed:
     """Only of nodes that run."""
     pods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Pod key → its entry in the node's state file."""
+    phases: Mapping[str, str] = field(default_factory=dict)
+    """Node → what its agent says of it; only of nodes that run."""
 
     @classmethod
     def of(cls, addresses: Mapping[str, str], states: Mapping[str, Mapping[str, Any]]) -> Observed:
@@ -29,6 +31,11 @@ class Observed:
                 for node, state in states.items()
                 if addresses.get(node)
                 for pod in state.get("pods", [])
+            },
+            {
+                node: state.get("phase", "booting")
+                for node, state in states.items()
+                if addresses.get(node)
             },
         )
 

@@ -50,7 +50,7 @@ def run(
         request = check.request(expectations, node, marker, _UPLINK, seconds)
         if not request["probes"]:
             return {}, ()
-        word = archive.deliver(client, container, json.dumps(request).encode())
+        word = archive.deliver(client, container, json.dumps(request))
         output = execute(client, container, ["testbed-agent", "probe", word])
         answer = json.loads(output)
         frames = tuple(read_pcap(base64.b64decode(answer["pcap"]), ports))
@@ -63,7 +63,10 @@ def run(
     ):
         results |= answers
         captured[node] = frames
-    findings: list[Finding] = list(check.judge_pods(cluster, observed))
+    findings: list[Finding] = [
+        *check.judge_nodes(cluster, observed),
+        *check.judge_pods(cluster, observed),
+    ]
     for expectation in expectations:
         findings += check.judge(
             expectation,

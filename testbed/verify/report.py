@@ -14,7 +14,7 @@ class Finding:
     """One thing that was checked."""
 
     kind: str
-    """``pod`` (it runs), ``icmp``, ``tcp`` (reached, with its own address) or ``wire``."""
+    """``node`` or ``pod`` (it runs), ``icmp``, ``tcp`` (with its own address) or ``wire``."""
     source: str
     target: str
     ok: bool

@@ -34,7 +34,14 @@ def test_copies_what_exists() -> None:
         for source in sources.split()
     ]
 
-    assert sorted(copied) == ["agent", "flannel", "netexec", "pause.c", "testbed-agent"]
+    assert sorted(copied) == [
+        "agent",
+        "flannel",
+        "netexec",
+        "pause.c",
+        "testbed-agent",
+        "testbed-init",
+    ]
     assert all((NODE / source).exists() for source in copied if source != "agent")
 
 

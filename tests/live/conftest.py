@@ -14,7 +14,7 @@ import pytest
 import testinfra
 from testinfra.host import Host
 
-from testbed import lifecycle
+from testbed import existing, lifecycle
 from testbed.dataplane.features import Features
 from testbed.node import engine, features, image, labels
 from testbed.node.progress import silent
@@ -55,7 +55,7 @@ class Running:
 
     def pod(self, name: str, namespace: str = "default") -> dict[str, Any]:
         """A pod's entry of ``status -o json``."""
-        pods = lifecycle.status(self.client, self.name)["pods"]
+        pods = existing.status(self.client, self.name)["pods"]
         return next(p for p in pods if (p["namespace"], p["name"]) == (namespace, name))
 
     def ip(self, name: str) -> str:
@@ -108,7 +108,7 @@ def live(client: Any) -> Iterator[Running]:
     try:
         yield bring_up(client, "pods", name=name)
     finally:
-        lifecycle.down(client, name, quiet)
+        existing.down(client, name, quiet)
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def make(client: Any) -> Iterator[Callable[..., Running]]:
         yield up
     finally:
         for name in made:
-            lifecycle.down(client, name, quiet)
+            existing.down(client, name, quiet)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from testbed import lifecycle
+from testbed import existing, lifecycle
 from tests.live.conftest import Running, quiet
 
 POD = "netexec-node1-1"
@@ -24,7 +24,7 @@ def pair(client: Any) -> Iterator[Running]:
     try:
         yield bring_up(client, "flannel", name=name, nodes=2)
     finally:
-        lifecycle.down(client, name, quiet)
+        existing.down(client, name, quiet)
 
 
 def eventually(condition: Callable[[], Any], seconds: float = 20) -> Any:
@@ -51,7 +51,7 @@ def process(live: Running, node: str, pattern: str) -> set[str]:
 
 def reachable(live: Running) -> bool:
     """The whole check passes."""
-    return lifecycle.check(live.client, live.name).ok
+    return lifecycle.check(live.client, live.name).report.ok
 
 
 def test_a_killed_container_restarts_and_its_pod_keeps_its_address(pair: Running) -> None:
@@ -72,7 +72,7 @@ def test_a_killed_container_restarts_and_its_pod_keeps_its_address(pair: Running
 
 def test_a_killed_pause_makes_a_new_sandbox(pair: Running) -> None:
     """New namespaces and, as with a real runtime, a new address; nothing of the old one stays."""
-    before = {pod["name"]: pod["ip"] for pod in lifecycle.status(pair.client, pair.name)["pods"]}
+    before = {pod["name"]: pod["ip"] for pod in existing.status(pair.client, pair.name)["pods"]}
     node = pair.host("node1")
     old = set(node.file("/var/run/netns").listdir())
     pauses = process(pair, "node1", "^/pause$")
@@ -81,11 +81,11 @@ def test_a_killed_pause_makes_a_new_sandbox(pair: Running) -> None:
     def anew() -> bool:
         """A new pause runs and every pod is back."""
         now = process(pair, "node1", "^/pause$")
-        states = lifecycle.status(pair.client, pair.name)["pods"]
+        states = existing.status(pair.client, pair.name)["pods"]
         return len(now) == 2 and now != pauses and all(pod["state"] == "Running" for pod in states)
 
     eventually(anew)
-    after = {pod["name"]: pod["ip"] for pod in lifecycle.status(pair.client, pair.name)["pods"]}
+    after = {pod["name"]: pod["ip"] for pod in existing.status(pair.client, pair.name)["pods"]}
     assert len([name for name in before if before[name] != after[name]]) == 1
     pinned = set(node.file("/var/run/netns").listdir())
     assert len(pinned) == 2
@@ -96,12 +96,12 @@ def test_a_killed_pause_makes_a_new_sandbox(pair: Running) -> None:
 
 def test_docker_restart_brings_everything_back(pair: Running) -> None:
     """Without testbed: the same pods, the same addresses, the same network."""
-    before = lifecycle.status(pair.client, pair.name)
+    before = existing.status(pair.client, pair.name)
     started = time.monotonic()
     pair.client.api.restart(pair.container("node1"), timeout=10)
     assert time.monotonic() - started < 5
-    eventually(lambda: lifecycle.status(pair.client, pair.name)["state"] == "ready")
-    after = lifecycle.status(pair.client, pair.name)
+    eventually(lambda: existing.status(pair.client, pair.name)["state"] == "ready")
+    after = existing.status(pair.client, pair.name)
     assert after["nodes"] == before["nodes"]
     assert [(p["name"], p["ip"]) for p in after["pods"]] == [
         (p["name"], p["ip"]) for p in before["pods"]

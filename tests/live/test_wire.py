@@ -173,7 +173,7 @@ def test_nobody_sends_arp_over_the_overlay(live: Running) -> None:
     live.host("node1").check_output("ip neighbour flush dev cni0")
     with (
         captured(live, "node1", "flannel.1", "") as overlay,
-        captured(live, "node1", "cni0", "arp or icmp") as bridge,
+        captured(live, "node1", "cni0", "arp or icmp", replies=6) as bridge,
     ):
         ping(live, "netexec-node1-1", live.ip("netexec-node2-1"))
         live.host("node1").check_output("ip neighbour flush dev cni0")
@@ -255,7 +255,7 @@ def test_a_broken_network_fails_the_check(
     host = live.host("node1")
     node2 = live.host("node2").interface("eth0").addresses[0]
     host.check_output(breakage.format(mac=vtep_mac(live.name, "node2"), node2=node2))
-    report = lifecycle.check(live.client, live.name)
+    report = lifecycle.check(live.client, live.name).report
     assert not report.ok
     assert any(words in finding.detail for finding in report.failures), report.failures
     if breakage.startswith("iptables"):

@@ -22,10 +22,12 @@ MAY_IMPORT = {
     "node": {"errors", "topology", "dataplane"},
     "agent": set(),
     "verify": {"errors", "topology", "dataplane", "node"},
-    "lifecycle": {"errors", "topology", "dataplane", "plan", "node", "verify"},
-    "target": {"errors", "topology", "node", "lifecycle"},
-    "cli": {"errors", "topology", "dataplane", "plan", "node", "verify", "lifecycle", "target"},
-    "pytest_plugin": {"errors", "topology", "node", "verify", "lifecycle", "target", "plan"},
+    "existing": {"errors", "topology", "node"},
+    "lifecycle": {"errors", "topology", "dataplane", "plan", "node", "verify", "existing"},
+    "target": {"errors", "topology", "node", "existing"},
+    "cli": {"errors", "topology", "dataplane", "plan", "node", "verify", "existing", "lifecycle"}
+    | {"target"},
+    "pytest_plugin": {"node", "existing", "target"},
 }
 """Package → the testbed packages it may import besides itself."""
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from tests.unit.topology.strategies import clusters
 
 from testbed.dataplane.features import Features
 from testbed.dataplane.spec import NodeSpec
@@ -20,6 +19,7 @@ from testbed.errors import MissingCapabilityError, PlanError
 from testbed.plan import backends, plan
 from testbed.topology.load import load
 from testbed.topology.model import Cluster
+from tests.unit.topology.strategies import clusters
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "plan"

@@ -24,12 +24,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """Exit code 1 when anything is not as it must be."""
-    from testbed import lifecycle
+    from testbed import existing, lifecycle
     from testbed.cli import render
     from testbed.node import engine
 
     client = engine.connect()
-    report = lifecycle.check(client, lifecycle.choose(client, options.wanted_name(args)))
+    name = existing.choose(client, options.wanted_name(args))
+    report = lifecycle.check(client, name).report
     if args.output == "json":
         console.json(report.to_json())
     else:

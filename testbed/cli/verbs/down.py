@@ -26,22 +26,22 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """Removing what is not there is a success."""
-    from testbed import lifecycle
+    from testbed import existing
     from testbed.node import engine
 
     client = engine.connect()
     for name in _names(args, client):
         with console.progress() as tell:
-            removed = lifecycle.down(client, name, tell)
+            removed = existing.down(client, name, tell)
         console.print(f"testbed {name} removed: {removed} node{'s' * (removed != 1)}")
     return 0
 
 
 def _names(args: argparse.Namespace, client: object) -> list[str]:
-    from testbed import lifecycle
+    from testbed import existing
 
     name = args.testbed or args.name or os.environ.get("TESTBED_NAME")
     if name and not args.all:
         return [name]
-    found = list(lifecycle.names(client))  # type: ignore[arg-type]  # typed without the SDK
-    return found if args.all or not found else [lifecycle.choose(client, None)]  # type: ignore[arg-type]
+    found = list(existing.names(client))  # type: ignore[arg-type]  # typed without the SDK
+    return found if args.all or not found else [existing.choose(client, None)]  # type: ignore[arg-type]

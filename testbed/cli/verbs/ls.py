@@ -23,7 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """One row per testbed."""
-    from testbed import lifecycle
+    from testbed import existing
     from testbed.node import engine
 
     rows = [
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
             "nodes": len(containers),
             "running": sum(each["State"] == "running" for each in containers),
         }
-        for name, containers in lifecycle.names(engine.connect()).items()
+        for name, containers in existing.names(engine.connect()).items()
     ]
     if args.output == "json":
         console.json(rows)

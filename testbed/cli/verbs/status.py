@@ -24,12 +24,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """Exit code 0 as long as there is a status to show."""
-    from testbed import lifecycle
+    from testbed import existing
     from testbed.cli import render
     from testbed.node import engine
 
     client = engine.connect()
-    status = lifecycle.status(client, lifecycle.choose(client, options.wanted_name(args)))
+    status = existing.status(client, existing.choose(client, options.wanted_name(args)))
     if args.output == "json":
         console.json(status)
     else:

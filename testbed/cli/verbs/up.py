@@ -39,11 +39,12 @@ def run(args: argparse.Namespace, console: Console) -> int:
     client = engine.connect()
     with console.progress() as tell:
         outcome = lifecycle.up(cluster, client, tell)
-    status = lifecycle.status(client, cluster.name)
     if args.output == "json":
-        console.json({**status, "check": outcome.report.to_json(), "seconds": outcome.seconds})
+        console.json(
+            {**outcome.status, "check": outcome.report.to_json(), "seconds": outcome.seconds}
+        )
     else:
-        render.status(console, status)
+        render.status(console, outcome.status)
         console.print()
         render.report(console, outcome.report)
         render.seconds(console, outcome.seconds)

@@ -35,22 +35,22 @@ def test_everything_works_where_nothing_is_missing() -> None:
 
 def test_a_missing_driver_is_named_with_its_remedy() -> None:
     """Which option, which words of the kernel, which module."""
-    features = lacking("ipip", ipip="Unknown device type.")
-    assert verdict(features, "calico ipip (kernel)") == verdicts.Verdict(
-        "calico ipip (kernel)",
+    features = lacking("vxlan", vxlan="Unknown device type.")
+    assert verdict(features, "flannel vxlan") == verdicts.Verdict(
+        "flannel vxlan",
         "missing",
-        "kernel 6.1.0-test has no ipip (CONFIG_NET_IPIP): Unknown device type.",
-        "On the Docker host: `modprobe -a ipip`; if it does not find them, install "
+        "kernel 6.1.0-test has no vxlan (CONFIG_VXLAN): Unknown device type.",
+        "On the Docker host: `modprobe -a vxlan`; if it does not find them, install "
         "linux-modules-extra-6.1.0-test (Ubuntu), or another kernel.",
     )
-    assert verdict(features, "calico ipip (eBPF)").state == "ok"
+    assert verdict(features, "flannel host-gw").state == "ok"
 
 
 def test_a_kernel_without_modules_must_be_replaced() -> None:
     """There is nothing to load."""
-    found = verdict(lacking("ip_vs", "dummy"), "kube-proxy ipvs", has_modules=False)
+    found = verdict(lacking("ifb", "tbf"), "bandwidth", has_modules=False)
     assert found.remedy.startswith("This kernel has no loadable modules")
-    assert "CONFIG_DUMMY, CONFIG_IP_VS" in found.remedy
+    assert "CONFIG_NET_SCH_TBF, CONFIG_IFB" in found.remedy
 
 
 def test_the_capability_set_is_degraded_not_missing() -> None:

@@ -6,14 +6,19 @@ import io
 import multiprocessing
 import tarfile
 import threading
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
+from testbed.dataplane.features import Features
 from testbed.errors import NodeError
 from testbed.node import archive, lock, underlay
 from testbed.node.container import Setting
 from testbed.node.parallel import each
+
+PRIVILEGED = Features.full()
+NODES = replace(PRIVILEGED, privileged=False)
 
 
 def test_packed_files_have_their_directories() -> None:
@@ -106,11 +111,11 @@ def test_a_lock_is_held_by_one_at_a_time() -> None:
 
 def test_a_setting_is_recognised_by_what_only_a_new_container_changes() -> None:
     """Image, privileges and address."""
-    setting = Setting("testbed-node:1", privileged=False, address=IPv4Address("172.18.0.2"))
+    setting = Setting("testbed-node:1", able=NODES, address=IPv4Address("172.18.0.2"))
     others = {
-        Setting("testbed-node:2", privileged=False, address=IPv4Address("172.18.0.2")).digest,
-        Setting("testbed-node:1", privileged=True, address=IPv4Address("172.18.0.2")).digest,
-        Setting("testbed-node:1", privileged=False, address=IPv4Address("172.18.0.3")).digest,
+        Setting("testbed-node:2", able=NODES, address=IPv4Address("172.18.0.2")).digest,
+        Setting("testbed-node:1", able=PRIVILEGED, address=IPv4Address("172.18.0.2")).digest,
+        Setting("testbed-node:1", able=NODES, address=IPv4Address("172.18.0.3")).digest,
         setting.digest,
     }
     assert len(others) == 4

@@ -176,6 +176,13 @@ def test_pods_that_do_not_run_are_found() -> None:
     assert details[1] == "state unknown: node node2 does not report it"
 
 
+def test_nodes_that_are_not_ready_are_found() -> None:
+    """One that stopped, and one whose agent says so itself."""
+    broken = Observed.of({"node1": "172.18.0.2", "node2": ""}, {"node1": {"phase": "degraded"}})
+    details = [finding.detail for finding in check.judge_nodes(CLUSTER, broken)]
+    assert details == ["the node is degraded", "the node is not running"]
+
+
 def test_a_report_of_nothing_is_not_ok() -> None:
     """A check that checked nothing proves nothing."""
     assert not Report((), "none").ok
