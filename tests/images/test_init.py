@@ -1,4 +1,4 @@
-"""The script that becomes PID 1 of a node: it keeps the spec of a new node, and only of a new one."""
+"""The script that becomes PID 1 of a node keeps the spec of a new node, and only of a new one."""
 
 from __future__ import annotations
 

@@ -85,10 +85,13 @@ def able(client: Any) -> Features:
 
 @pytest.fixture(scope="session", autouse=True)
 def nothing_left_behind(client: Any) -> Iterator[None]:
-    """Every container and network that these tests made is gone at the end."""
-    before = {each["Id"] for each in owned(client)}
+    """Every container and network that these tests made is gone at the end.
+
+    Their testbeds have the test process's PID in their names: others may run on the same engine.
+    """
     yield
-    left = [each for each in owned(client) if each["Id"] not in before]
+    names = {each["Labels"][labels.NAME] for each in owned(client)}
+    left = {name for name in names if str(os.getpid()) in name.split("-")}
     assert not left, f"left behind: {left}"
 
 

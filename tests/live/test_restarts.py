@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -20,7 +21,7 @@ def pair(client: Any) -> Iterator[Running]:
     """Two nodes with two pods each, which these tests restart."""
     from tests.live.conftest import bring_up
 
-    name = "restarts"
+    name = f"restarts-{os.getpid()}"
     try:
         yield bring_up(client, "flannel", name=name, nodes=2)
     finally:

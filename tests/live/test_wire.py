@@ -47,14 +47,14 @@ def captured(
     host.check_output(
         f"rm -f {path} {path}.log; "
         f"(tcpdump -i {interface} --immediate-mode -U -w {path} '{expression}' "
-        f"2>{path}.log & echo $! >{path}.pid); "
+        f">/dev/null 2>{path}.log & echo $! >{path}.pid); "
         f"for try in $(seq 100); do grep -q listening {path}.log && exit 0; sleep 0.02; done; "
         "exit 1"
     )
     found = Capture()
-    deadline = time.monotonic() + 5
     try:
         yield found
+        deadline = time.monotonic() + 5
         while time.monotonic() < deadline:
             found.pcap = archive.read(live.client, live.container(node), path)
             found.frames = list(read_pcap(found.pcap))

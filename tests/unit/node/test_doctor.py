@@ -50,7 +50,7 @@ def test_a_kernel_without_modules_must_be_replaced() -> None:
     """There is nothing to load."""
     found = verdict(lacking("ifb", "tbf"), "bandwidth", has_modules=False)
     assert found.remedy.startswith("This kernel has no loadable modules")
-    assert "CONFIG_NET_SCH_TBF, CONFIG_IFB" in found.remedy
+    assert "CONFIG_IFB, CONFIG_NET_SCH_TBF" in found.remedy
 
 
 def test_the_capability_set_is_degraded_not_missing() -> None:
