@@ -10,8 +10,7 @@
     │   └── NoEngineError           exit 3  no Docker engine answers (testbed.node.engine)
     ├── NodeError                   exit 1  a node container failed
     │   └── ApplyError              exit 1  a native tool refused a line on a node
-    ├── SandboxError                exit 1  a pod could not be set up (CNI code, message, details)
-    └── CheckError                  exit 1  the network does not do what it must
+    └── SandboxError                exit 1  a pod could not be set up (CNI code, message, details)
 
 Parallel failures travel as an :class:`ExceptionGroup` of these. Only the command line exits.
 """
@@ -24,7 +23,6 @@ from typing import ClassVar
 
 __all__ = [
     "ApplyError",
-    "CheckError",
     "MissingCapabilityError",
     "NodeError",
     "PlanError",
@@ -93,7 +91,3 @@ class ApplyError(NodeError):
 
 class SandboxError(TestbedError):
     """A pod's sandbox could not be set up, with the CNI plugin's code, message and details."""
-
-
-class CheckError(TestbedError):
-    """The network does not do what the oracle says it must."""

@@ -31,6 +31,9 @@ __all__ = [
     "status",
 ]
 
+_WHEN_NOT = {"paused": "paused"}
+"""The engine's word for a container that does not run → a node's state; otherwise ``stopped``."""
+
 Narrator = Callable[[str, str, str], None]
 """Told a node's name (empty: the testbed as a whole), a step, and what happened."""
 
@@ -112,7 +115,7 @@ def describe(
         _node_status(node.name, str(node.pod_cidr), listings.get(node.name), states)
         for node in cluster.nodes
     ]
-    running = {node["name"] for node in nodes if node["state"] != "stopped"}
+    running = {node for node, listing in listings.items() if listing["State"] == "running"}
     pods = [_pod_status(pod.key, pod.node, states, running) for pod in cluster.pods]
     healthy = all(each["state"] == "ready" for each in nodes) and all(
         each["state"] in ("Running", "Succeeded") for each in pods
@@ -142,7 +145,9 @@ def _node_status(
         "container": listing["Names"][0].lstrip("/"),
         "ip": inventory.address(listing),
         "pod_cidr": pod_cidr,
-        "state": states[node].get("phase", "booting") if running else "stopped",
+        "state": states[node].get("phase", "booting")
+        if running
+        else _WHEN_NOT.get(listing["State"], "stopped"),
     }
 
 

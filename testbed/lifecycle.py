@@ -35,7 +35,7 @@ class Outcome:
 
     report: Report
     status: Mapping[str, Any]
-    """As ``testbed status -o json`` prints it, read before the check."""
+    """As ``testbed status -o json`` prints it, read after the probes."""
     seconds: Mapping[str, float] = field(default_factory=dict)
     """How long each phase of ``up`` took."""
 
@@ -95,8 +95,8 @@ def _check(
     addresses = {node: inventory.address(listing) for node, listing in listings.items()}
     observed = Observed.of(addresses, states)
     running = {node: listings[node]["Id"] for node in observed.node_ips}
-    report = probe.run(client, cluster, running, observed)
-    return Outcome(report, describe(cluster, listings, states))
+    report, now = probe.run(client, cluster, running, observed)
+    return Outcome(report, describe(cluster, listings, {**states, **now}))
 
 
 def _segment(client: docker.DockerClient, cluster: Cluster, tell: Narrator) -> Underlay:

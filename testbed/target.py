@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from testbed import existing
-from testbed.errors import MissingCapabilityError, UsageError
-from testbed.node import engine
+from testbed.errors import MissingCapabilityError, NodeError, UsageError
+from testbed.node import engine, inventory
 from testbed.topology.model import Cluster
 
 if TYPE_CHECKING:
@@ -68,10 +68,11 @@ def become(name: str | None, text: str, command: list[str], *, stdin: bool, tty:
 
     Raises:
         MissingCapabilityError: there is no docker command on this machine.
+        NodeError: its node does not run.
         UsageError: the target does not exist.
     """
     client = engine.connect()
-    found = _find(client, name, text)
+    found = _find(client, name, text, stopped=False)
     docker_command = shutil.which("docker")
     if docker_command is None:
         raise MissingCapabilityError(
@@ -90,7 +91,7 @@ def logs(name: str | None, text: str, follow: bool, tail: int | None) -> Iterato
         UsageError: the target does not exist.
     """
     client = engine.connect()
-    found = _find(client, name, text)
+    found = _find(client, name, text, stopped=True)
     if found.pod:
         flags = ["--follow"] * follow + ([] if tail is None else ["--tail", str(tail)])
         argv = ["testbed-agent", "logs", found.pod, *flags]
@@ -118,6 +119,16 @@ def _readable(line: str) -> str:
     return " ".join(str(word) for word in words if word) + "\n"
 
 
-def _find(client: docker.DockerClient, name: str | None, text: str) -> Target:
+def _find(client: docker.DockerClient, name: str | None, text: str, *, stopped: bool) -> Target:
+    """The target; with ``stopped``, a node need not run."""
     chosen = existing.choose(client, name)
-    return resolve(existing.cluster_of(client, chosen), text)
+    listings = inventory.containers(client, chosen)
+    found = resolve(existing.cluster_of(client, chosen, listings), text)
+    states = {each["Names"][0].lstrip("/"): each["State"] for each in listings.values()}
+    state = states.get(found.container, "missing")
+    if state == "running" or (stopped and not found.pod and state != "missing"):
+        return found
+    raise NodeError(
+        f"container {found.container} of {text!r} does not run (it is {state}). "
+        "`testbed up` with the same topology and --name brings it back."
+    )

@@ -15,7 +15,7 @@ try:  # hashlib loads OpenSSL: 3 MiB of memory for one hash
 except ImportError:  # Python 3.12 and newer
     from hashlib import sha256
 
-__all__ = ["Desired", "changed_pods", "load", "parse", "pod_key"]
+__all__ = ["Desired", "changed_pods", "keep", "kept", "load", "parse", "pod_key"]
 
 LABEL = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 UID = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
@@ -38,6 +38,23 @@ class Desired(NamedTuple):
 def pod_key(pod: Mapping[str, Any]) -> str:
     """``namespace/name``."""
     return f"{pod['namespace']}/{pod['name']}"
+
+
+def keep(spec: Mapping[str, Any], path: str) -> None:
+    """Write ``spec`` to ``path`` atomically."""
+    fresh = Path(f"{path}.new")
+    fresh.parent.mkdir(parents=True, exist_ok=True)
+    fresh.write_text(json.dumps(spec), encoding="utf-8")
+    fresh.rename(path)
+
+
+def kept(path: str) -> dict[str, Any] | None:
+    """The spec that :func:`keep` wrote to ``path``, if any."""
+    try:
+        spec = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return spec if isinstance(spec, dict) else None
 
 
 def load(path: str) -> Desired:

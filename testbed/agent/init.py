@@ -25,7 +25,7 @@ from .cni import CniRuntime
 from .crun import last_line
 from .desired import Desired
 from .errors import AgentError, describe
-from .layout import SOCKET, SPEC, STATE
+from .layout import APPLIED, SOCKET, SPEC, STATE
 from .loop import EventLoop, Workers
 from .pods import Pod
 from .sandbox import Sandboxes
@@ -37,10 +37,16 @@ __all__ = ["Init", "main", "reconcile"]
 
 
 def reconcile(spec: dict[str, Any], previous: dict[str, Any] | None) -> list[str]:
-    """Apply the network part of a spec (:mod:`agent.reconcile`, imported when first needed)."""
+    """Apply the network part of a spec (:mod:`agent.reconcile`, imported when first needed).
+
+    The spec is kept as the applied one: the node's may be replaced while it is stopped, and the
+    next boot must still know which files are its own to remove.
+    """
     from .reconcile import reconcile as apply
 
-    return apply(spec, previous)
+    changes = apply(spec, previous)
+    desired.keep(spec, APPLIED)
+    return changes
 
 
 class Init:
@@ -93,7 +99,7 @@ class Init:
         journal.emit("boot", f"clean ({deleted} old CNI attachments deleted)", since=began)
         began = time.monotonic()
         try:
-            changes = reconcile(wanted.spec, None)
+            changes = reconcile(wanted.spec, desired.kept(APPLIED))
         except Exception as error:
             return wanted, error
         journal.emit("network", f"network holds the spec ({len(changes)} changes)", since=began)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "APPLIED",
     "CNI_BIN",
     "CNI_CONF",
     "CONTAINERS",
@@ -19,6 +20,8 @@ SPEC = "/etc/testbed/spec.json"
 """What the node should hold; the host copies it in before the start."""
 STATE = "/var/lib/testbed/state.json"
 """What the node holds; on the root file system, so that the host can copy it out."""
+APPLIED = "/var/lib/testbed/applied.json"
+"""The spec whose network part was applied last."""
 SOCKET = "/run/testbed/agent.sock"
 CONTAINERS = "/run/testbed/containers"
 """A tmpfs with a directory for each container and sandbox."""

@@ -34,37 +34,47 @@ def main(argv: list[str]) -> int:
     path = Path(received(argv[0]))
     request = json.loads(path.read_text())
     path.unlink()
-    print(json.dumps(run(request, _namespaces())))
+    answer = run(request, _namespaces())
+    answer["state"] = _state()
+    print(json.dumps(answer))
     sys.stdout.flush()
     return 0
 
 
-def _namespaces() -> dict[str, str | None]:
-    """Source name → path of its network namespace; ``None`` is the node's own."""
-    pods = json.loads(STATE.read_text())["pods"]
-    return {f"{pod['namespace']}/{pod['name']}": pod["netns"] or None for pod in pods}
+def _state() -> dict[str, Any]:
+    state = json.loads(STATE.read_text())
+    return state if isinstance(state, dict) else {}
 
 
-def run(request: dict[str, Any], namespaces: dict[str, str | None]) -> dict[str, Any]:
+def _namespaces() -> dict[str, str]:
+    """Pod → path of its network namespace, for pods that have one of their own."""
+    return {
+        f"{pod['namespace']}/{pod['name']}": pod["netns"]
+        for pod in _state()["pods"]
+        if pod["netns"]
+    }
+
+
+def run(request: dict[str, Any], namespaces: dict[str, str]) -> dict[str, Any]:
     """Run ``request`` and return ``{"results": [...], "pcap": base64}``.
 
     A request holds ``probes`` (each with ``id``, ``source``, ``protocol`` ``icmp`` or ``tcp``,
     ``ip`` and for TCP ``port``), a ``marker`` (text) in every ICMP payload, ``timeout`` in seconds
     and optionally ``capture``: ``interface``, ``filter`` and the ``ids`` of the probes to capture,
-    each with a marker of its own. A source is a pod's key, or ``""`` for the node itself.
+    each with a marker of its own. A source is a pod's key, or ``""`` for the node itself. The
+    captured probes and the others have the time each: one that fails takes none from another.
     """
-    deadline = time.monotonic() + request["timeout"]
-    spaces = {"": None, **namespaces}
+    spaces: dict[str, str | None] = {"": None, **namespaces}
     chosen = set(request["capture"]["ids"]) if request.get("capture") else set()
     results, pcap = [], b""
     if chosen:
         captured = [probe for probe in request["probes"] if probe["id"] in chosen]
         with Capture(request["capture"]["interface"], request["capture"]["filter"]) as capture:
-            results += _Run(request["marker"], spaces, deadline).all(captured)
+            results += _Run(request, spaces).all(captured)
             markers = [probes.payload(request["marker"], each["id"]) for each in captured]
             pcap = capture.wait(lambda raw: _holds_all(raw, markers), 0.5)
     rest = [probe for probe in request["probes"] if probe["id"] not in chosen]
-    results += _Run(request["marker"], spaces, deadline).all(rest)
+    results += _Run(request, spaces).all(rest)
     return {"results": results, "pcap": base64.b64encode(pcap).decode()}
 
 
@@ -80,11 +90,11 @@ def _holds_all(pcap: bytes, markers: list[bytes]) -> bool:
 class _Run:
     """Some probes under way: those still to open, those open, those to open again."""
 
-    def __init__(self, marker: str, spaces: dict[str, str | None], deadline: float) -> None:
+    def __init__(self, request: dict[str, Any], spaces: dict[str, str | None]) -> None:
         self.results: list[dict[str, Any]] = []
-        self._marker = marker
+        self._marker: str = request["marker"]
         self._spaces = spaces
-        self._deadline = deadline
+        self._deadline: float = time.monotonic() + request["timeout"]
         self._active: dict[int, probes.Probe] = {}
         self._again: list[dict[str, Any]] = []
 

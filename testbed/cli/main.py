@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from importlib import import_module
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, NoReturn
 
 from testbed.errors import TestbedError
@@ -46,6 +47,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
     from testbed.cli.console import Console
 
     console = Console()
+    interrupted = _watch_interrupts()
     try:
         sys.exit(args.run(args, console))
     except KeyboardInterrupt:
@@ -56,7 +58,23 @@ def main(argv: list[str] | None = None) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:  # the last resort: no traceback reaches a user unasked
+        if interrupted:  # a library turned the interrupt into an error of its own
+            console.error("interrupted. `testbed down` removes what was made so far.")
+            sys.exit(_INTERRUPTED)
         sys.exit(_explain(error, console))
+
+
+def _watch_interrupts() -> list[int]:
+    """A list that has an entry once Ctrl-C was pressed; the interrupt itself is raised as ever."""
+    seen: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        del frame
+        seen.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, handle)
+    return seen
 
 
 def parser() -> argparse.ArgumentParser:

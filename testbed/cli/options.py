@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-__all__ = ["name", "output", "wanted_name"]
+__all__ = ["count", "name", "output", "wanted_name"]
 
 
 def name(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +26,18 @@ def output(parser: argparse.ArgumentParser) -> None:
         default="text",
         help="json has stable keys (default: text)",
     )
+
+
+def count(text: str) -> int:
+    """A number from 0, for arguments that count something.
+
+    Raises:
+        ValueError: it is none; argparse says so.
+    """
+    number = int(text)
+    if number < 0:
+        raise ValueError(text)
+    return number
 
 
 def wanted_name(args: argparse.Namespace) -> str | None:

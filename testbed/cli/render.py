@@ -15,7 +15,7 @@ _KINDS = {
     "node": "nodes are ready",
     "pod": "pods run",
     "icmp": "pairs answer ping",
-    "tcp": "connections show the sender's own address",
+    "tcp": "TCP connections, pods seen by their own addresses",
     "wire": "node pairs captured on the uplink",
 }
 _PRIVILEGES = {
@@ -111,7 +111,10 @@ def _facts(value: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if kernel:
         yield "  has", " ".join(name for name, there in kernel.items() if there)
         yield "  lacks", " ".join(name for name, there in kernel.items() if not there)
-    yield "iptables", ", ".join(f"{place} {kind}" for place, kind in value["iptables"].items())
+    yield (
+        "iptables",
+        ", ".join(f"{place} {kind}" for place, kind in value["iptables"].items() if kind),
+    )
     yield (
         "tools",
         ", ".join(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from testbed.dataplane.features import Features
 from testbed.dataplane.spec import NodeSpec
-from testbed.errors import ApplyError, NodeError
+from testbed.errors import ApplyError, NodeError, SandboxError, TestbedError
 from testbed.node import archive, labels
 from testbed.node.privileges import for_features
 from testbed.node.progress import Progress
@@ -73,6 +73,7 @@ def converge(
     Raises:
         NodeError: the container did not start, or its agent did not get ready.
         ApplyError: a native tool on the node refused what the spec says.
+        SandboxError: a CNI plugin refused a pod.
     """
     container = f"{spec.testbed}-{spec.node}"
     text = spec.to_json()
@@ -255,6 +256,9 @@ def _last_object(output: bytes) -> dict[str, Any]:
     return {}
 
 
-def _failure(node: str, error: Mapping[str, Any]) -> NodeError:
+def _failure(node: str, error: Mapping[str, Any]) -> TestbedError:
     parts = [str(error[key]) for key in ("what", "where", "why") if error.get(key)]
-    return ApplyError(f"node {node}: " + (": ".join(parts) or "failed without a reason"))
+    message = f"node {node}: " + (": ".join(parts) or "failed without a reason")
+    if error.get("plugin"):
+        return SandboxError(f"{message} (CNI error code {error.get('code', 'unknown')})")
+    return ApplyError(message)

@@ -32,30 +32,35 @@ class Expectation:
     source: str
     target: str
     ip: str
+    """Empty: the target has no address, so there is nothing to probe."""
     port: int = 0
     seen_as: str = ""
     """The address that the target must see; empty: any."""
+    on_node: bool = False
+    """Whether the probe starts in the node's own network namespace."""
     crossing: oracle.Crossing | None = None
     """Set where the probe's frames are captured on the uplink of the sender's node."""
 
 
 def expect(cluster: Cluster, observed: Observed) -> tuple[Expectation, ...]:
-    """Every probe of a full check, for the pods that have an address."""
+    """Every probe of a full check; a pod that has done its work and ended need not answer."""
     identities = count(1)
     pods = {pod.key: pod for pod in cluster.pods}
-    crossings = {(each.source, each.target): each for each in oracle.crossings(cluster)}
+    ended = {key for key in pods if observed.ended(key)}
+    crossings = {(each.source, each.target): each for each in oracle.crossings(cluster, ended)}
     found: list[Expectation] = []
     for flow in oracle.flows(cluster):
-        source, target = observed.ip(flow.source), observed.ip(flow.target)
-        if target is None or (source is None and flow.source != oracle.NODE):
+        if flow.source in ended or flow.target in ended:
             continue
+        source, target = observed.ip(flow.source), observed.ip(flow.target)
         echo = Expectation(
             next(identities),
             flow.node,
             "icmp",
             flow.source,
             flow.target,
-            str(target),
+            str(target or ""),
+            on_node=flow.source == oracle.NODE or pods[flow.source].host_network,
             crossing=crossings.get((flow.source, flow.target)),
         )
         found.append(echo)
@@ -96,7 +101,7 @@ def request(
     expectations: tuple[Expectation, ...], node: str, marker: str, device: str, seconds: float
 ) -> dict[str, Any]:
     """What ``testbed-agent probe`` on ``node`` reads."""
-    own = [each for each in expectations if each.node == node]
+    own = [each for each in expectations if each.node == node and each.ip]
     captured = [each.identity for each in own if each.crossing]
     return {
         "marker": marker,
@@ -104,7 +109,7 @@ def request(
         "probes": [
             {
                 "id": each.identity,
-                "source": each.source,
+                "source": "" if each.on_node else each.source,
                 "protocol": each.protocol,
                 "ip": each.ip,
                 "port": each.port,
@@ -128,7 +133,7 @@ def judge_pods(cluster: Cluster, observed: Observed) -> Iterator[Finding]:
     for pod in cluster.pods:
         entry = observed.pods.get(pod.key, {})
         state = entry.get("state", f"unknown: node {pod.node} does not report it")
-        ok = state == "Running" and bool(entry.get("ip"))
+        ok = observed.ended(pod.key) or (state == "Running" and bool(entry.get("ip")))
         detail = "" if ok else f"state {state}" + _because(entry)
         yield Finding("pod", pod.node, pod.key, ok, detail)
 
@@ -155,7 +160,7 @@ def judge(
         expectation.protocol,
         source,
         expectation.target,
-        *_answer(expectation, result),
+        *_answer(expectation, result, observed),
     )
     if expectation.crossing:
         mark = marker_of(marker, expectation.identity)
@@ -164,7 +169,13 @@ def judge(
         yield Finding("wire", source, expectation.target, not problem, problem)
 
 
-def _answer(expectation: Expectation, result: Mapping[str, Any] | None) -> tuple[bool, str]:
+def _answer(
+    expectation: Expectation, result: Mapping[str, Any] | None, observed: Observed
+) -> tuple[bool, str]:
+    if not expectation.ip:
+        return False, "the target has no address"
+    if expectation.node not in observed.node_ips:
+        return False, f"node {expectation.node} does not run"
     where = f"{expectation.protocol} to {expectation.ip}"
     if expectation.port:
         where += f":{expectation.port}"

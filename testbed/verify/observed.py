@@ -39,6 +39,10 @@ class Observed:
             },
         )
 
+    def ended(self, pod: str) -> bool:
+        """Whether the pod has done its work: all containers ended well and none is to restart."""
+        return bool(self.pods.get(pod, {}).get("state") == "Succeeded")
+
     def ip(self, pod: str) -> IPv4Address | None:
         """The address of a pod that has one."""
         address = self.pods.get(pod, {}).get("ip")

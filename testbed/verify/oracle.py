@@ -7,7 +7,7 @@ reach its pods) and each CNI's documented encapsulation.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from testbed.topology.model import Cluster, Pod
@@ -64,11 +64,14 @@ def flows(cluster: Cluster) -> Iterator[Flow]:
             yield Flow(pod.node, NODE, pod.key, preserved=False)
 
 
-def crossings(cluster: Cluster) -> Iterator[Crossing]:
-    """One flow per ordered pair of nodes that both hold a pod with an address of its own."""
+def crossings(cluster: Cluster, ended: Collection[str] = ()) -> Iterator[Crossing]:
+    """One flow per ordered pair of nodes that both hold a pod with an address of its own.
+
+    ``ended`` are keys of pods that have done their work and do not answer.
+    """
     first: dict[str, Pod] = {}
     for pod in cluster.pods:
-        if not pod.host_network:
+        if not pod.host_network and pod.key not in ended:
             first.setdefault(pod.node, pod)
     how = encapsulation(cluster)
     for source in first.values():

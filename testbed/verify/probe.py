@@ -14,7 +14,7 @@ from testbed.node.parallel import each
 from testbed.topology.model import Cluster
 from testbed.verify import check, oracle
 from testbed.verify.observed import Observed
-from testbed.verify.packet import VXLAN_PORTS, Frame, read_pcap
+from testbed.verify.packet import VXLAN_PORTS, read_pcap
 from testbed.verify.report import Finding, Report
 
 if TYPE_CHECKING:
@@ -32,10 +32,11 @@ def run(
     containers: Mapping[str, str],
     observed: Observed,
     seconds: float = _SECONDS,
-) -> Report:
+) -> tuple[Report, dict[str, Mapping[str, Any]]]:
     """Check all pod pairs and every node pair's frames; ``containers`` maps nodes that run.
 
-    ``seconds`` bounds the probing on each node.
+    ``seconds`` bounds each round of probing on a node. Also returns the agents' states as they
+    were after the probing, by which nodes and pods are judged.
 
     Raises:
         NodeError: an agent could not be asked.
@@ -45,34 +46,26 @@ def run(
     ports = VXLAN_PORTS | ({encapsulation.port} if encapsulation else set())
     marker = secrets.token_hex(8)
 
-    def ask(item: tuple[str, str]) -> tuple[Mapping[int, Any], tuple[Frame, ...]]:
+    def ask(item: tuple[str, str]) -> Mapping[str, Any]:
         node, container = item
         request = check.request(expectations, node, marker, _UPLINK, seconds)
-        if not request["probes"]:
-            return {}, ()
         word = archive.deliver(client, container, json.dumps(request))
-        output = execute(client, container, ["testbed-agent", "probe", word])
-        answer = json.loads(output)
-        frames = tuple(read_pcap(base64.b64decode(answer["pcap"]), ports))
-        return {result["id"]: result for result in answer["results"]}, frames
+        answer = execute(client, container, ["testbed-agent", "probe", word])
+        return dict(json.loads(answer))
 
-    results: dict[int, Any] = {}
-    captured: dict[str, tuple[Frame, ...]] = {}
-    for (node, _), (answers, frames) in zip(
-        containers.items(), each(ask, containers.items()), strict=True
-    ):
-        results |= answers
-        captured[node] = frames
+    answers = dict(zip(containers, each(ask, containers.items()), strict=True))
+    results = {each["id"]: each for answer in answers.values() for each in answer["results"]}
+    frames = {
+        node: tuple(read_pcap(base64.b64decode(answer["pcap"]), ports))
+        for node, answer in answers.items()
+    }
+    states = {node: answer["state"] for node, answer in answers.items()}
+    now = Observed.of({node: str(ip) for node, ip in observed.node_ips.items()}, states)
     findings: list[Finding] = [
-        *check.judge_nodes(cluster, observed),
-        *check.judge_pods(cluster, observed),
+        *check.judge_nodes(cluster, now),
+        *check.judge_pods(cluster, now),
     ]
     for expectation in expectations:
-        findings += check.judge(
-            expectation,
-            results.get(expectation.identity),
-            captured.get(expectation.node, ()),
-            marker,
-            observed,
-        )
-    return Report(tuple(findings), str(encapsulation or "none"))
+        result, seen = results.get(expectation.identity), frames.get(expectation.node, ())
+        findings += check.judge(expectation, result, seen, marker, observed)
+    return Report(tuple(findings), str(encapsulation or "none")), states

@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["Finding", "Report"]
+__all__ = ["KINDS", "Finding", "Report"]
+
+KINDS = ("node", "pod", "icmp", "tcp", "wire")
+"""What a finding is about: it runs, it runs, a ping, a TCP connection, captured frames."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +17,7 @@ class Finding:
     """One thing that was checked."""
 
     kind: str
-    """``node`` or ``pod`` (it runs), ``icmp``, ``tcp`` (with its own address) or ``wire``."""
+    """One of :data:`KINDS`."""
     source: str
     target: str
     ok: bool
@@ -41,10 +44,11 @@ class Report:
         return tuple(finding for finding in self.findings if not finding.ok)
 
     def counts(self) -> Mapping[str, tuple[int, int]]:
-        """Kind → (passed, all), in the order in which the kinds were checked."""
-        counted: dict[str, tuple[int, int]] = {}
+        """Kind → (passed, all), always in the same order."""
+        kinds = {finding.kind for finding in self.findings}
+        counted = {kind: (0, 0) for kind in KINDS if kind in kinds}
         for finding in self.findings:
-            passed, total = counted.get(finding.kind, (0, 0))
+            passed, total = counted[finding.kind]
             counted[finding.kind] = (passed + finding.ok, total + 1)
         return counted
 

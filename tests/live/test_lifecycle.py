@@ -74,7 +74,14 @@ def test_up_repairs_a_stopped_and_a_removed_node(cli: Cli, client: Any) -> None:
     status = json.loads(cli("status", "--name", NAME, "-o", "json").stdout)
     assert [node["state"] for node in status["nodes"]] == ["stopped", "missing", "ready"]
     assert status["state"] == "degraded"
-    assert cli("check", "--name", NAME).returncode == 1
+    check = cli("check", "--name", NAME)
+    assert check.returncode == 1
+    assert "FAIL 1/3 nodes are ready" in check.stdout
+    assert "FAIL 0/6 node pairs captured" in check.stdout
+    gone = cli("exec", "--name", NAME, "node1", "--", "true")
+    assert gone.returncode == 1
+    assert "does not run (it is exited)" in gone.stderr
+    assert "ready: " in cli("logs", "--name", NAME, "node1").stdout
     assert cli("up", "flannel", "--name", NAME, "--nodes", "3").returncode == 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -163,7 +164,7 @@ def test_every_pair_reaches_each_other_without_nat(live: Running) -> None:
     report = live.outcome.report
     assert report.ok, report.failures
     kinds = {kind: total for kind, (_, total) in report.counts().items()}
-    pods = 6 + 5
+    pods = 6 + 6
     assert kinds["pod"] == pods
     assert kinds["icmp"] == pods * (pods - 1) + (pods - 1)
     assert kinds["wire"] == 6
@@ -203,7 +204,22 @@ def test_nobody_listens_on_the_host_port(live: Running) -> None:
     assert "CNI-HOSTPORT-DNAT" in rules
 
 
-def test_bandwidth_is_limited_by_tbf(live: Running) -> None:
+def test_bandwidth_is_limited(live: Running) -> None:
+    """After the burst that containerd allows, 10 Mbit/s; another pod's rate is the control."""
+
+    def last_second(target: str, seconds: int) -> float:
+        """Megabits per second in the last second of an iperf3 run."""
+        shown = live.host("netexec-node1-1").check_output(
+            f"iperf3 -J -i 1 -t {seconds} -c {live.ip(target)}"
+        )
+        rate = json.loads(shown)["intervals"][-1]["sum"]["bits_per_second"]
+        return float(rate) / 1e6
+
+    assert last_second("fast", 1) > 100
+    assert 5 < last_second("slow", 4) < 12
+
+
+def test_bandwidth_is_shaped_by_tbf(live: Running) -> None:
     """Ingress on the pod's host veth, egress on an ifb, at the annotations' rates."""
     shown = live.host("node3").check_output("tc qdisc show")
     assert re.search(r"qdisc tbf 1: dev veth\w+ root .*rate 10Mbit", shown)

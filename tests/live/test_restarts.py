@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -143,6 +144,40 @@ def test_nodes_come_and_go_without_touching_the_others(pair: Running) -> None:
     assert fewer.report.ok, fewer.report.failures
     assert "10.244.2.0/24" not in pair.host("node1").check_output("ip route")
     assert {node: process(pair, node, "^/pause$") for node in pauses} == pauses
+
+
+def test_a_spec_that_changes_while_its_node_is_stopped(make: Callable[..., Running]) -> None:
+    """Files of the older spec are removed at the next boot: the applied spec is remembered."""
+    from tests.live.conftest import bring_up
+
+    live = make("flannel", nodes=2, pods_per_node=1)
+    live.client.api.stop(live.container("node1"), timeout=5)
+    again = bring_up(live.client, "flannel-host-gw", name=live.name, nodes=2, pods_per_node=1)
+    assert again.outcome.report.ok, again.outcome.report.failures
+    for node in ("node1", "node2"):
+        native = again.host(node).file("/etc/testbed/native").listdir()
+        assert sorted(native) == ["01-route.ip", "02-flannel.iptables"]
+        assert not again.host(node).interface("flannel.1").exists
+
+
+def test_a_pod_that_has_done_its_work_is_no_failure(
+    make: Callable[..., Running], tmp_path: Path
+) -> None:
+    """``restartPolicy: Never`` and exit code 0: Succeeded, and the check does not ask it."""
+    path = tmp_path / "job.yaml"
+    path.write_text(
+        "x-testbed:\n  cni: flannel\n  default_pods: 1\n  manifests:\n"
+        "    - apiVersion: v1\n      kind: Pod\n      metadata: {name: job}\n"
+        "      spec:\n        nodeName: node1\n        restartPolicy: Never\n"
+        "        containers: [{name: c, image: busybox, command: [echo, done]}]\n"
+        "services: {node1: {image: testbed-node}, node2: {image: testbed-node}}\n"
+    )
+    live = make(str(path))
+    eventually(lambda: live.pod("job")["state"] == "Succeeded")
+    outcome = lifecycle.check(live.client, live.name)
+    assert outcome.report.ok, outcome.report.failures
+    assert outcome.report.counts()["wire"] == (2, 2)
+    assert lifecycle.up(live.cluster, live.client, quiet).report.ok
 
 
 def test_pods_come_and_go(pair: Running) -> None:

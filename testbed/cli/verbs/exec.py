@@ -20,11 +20,12 @@ echo hello | testbed exec -i node1 -- wc -c"""
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Where and what."""
+    parser.usage = "testbed exec [-h] [-i] [-t] [--name N] TARGET -- CMD [ARG ...]"
     parser.add_argument("target", metavar="TARGET", help="a node, or [NAMESPACE/]POD[:CONTAINER]")
     parser.add_argument("-i", "--stdin", action="store_true", help="pass standard input on")
     parser.add_argument("-t", "--tty", action="store_true", help="give the command a terminal")
     options.name(parser)
-    parser.add_argument("command", metavar="-- CMD", nargs="+", help="the command, after --")
+    parser.add_argument("command", metavar="CMD", nargs="+", help="the command, after --")
 
 
 def run(args: argparse.Namespace, console: Console) -> int:

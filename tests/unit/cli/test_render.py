@@ -71,7 +71,7 @@ def test_failures_say_what_was_seen_instead(capsys: pytest.CaptureFixture[str]) 
     )
     render.report(Console(), Report(findings, "none"))
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "FAIL 0/25 connections show the sender's own address"
+    assert lines[0] == "FAIL 0/25 TCP connections, pods seen by their own addresses"
     assert lines[1] == "     tcp: a -> b0: refused"
     assert lines[-1] == "     and 5 more; `testbed check -o json` has all of them"
 

@@ -176,6 +176,43 @@ def test_pods_that_do_not_run_are_found() -> None:
     assert details[1] == "state unknown: node node2 does not report it"
 
 
+def test_a_pod_that_has_done_its_work_need_not_answer() -> None:
+    """Its state is right, nobody probes it, and another pod stands for its node on the wire."""
+    states = {
+        "node1": {"pods": [entry("a", "10.244.0.2")]},
+        "node2": {"pods": [entry("b", "", "Succeeded"), entry("c", "10.244.1.3")]},
+    }
+    observed = Observed.of({"node1": "172.18.0.2", "node2": "172.18.0.3"}, states)
+    assert all(finding.ok for finding in check.judge_pods(CLUSTER, observed))
+    found = check.expect(CLUSTER, observed)
+    assert not [each for each in found if "default/b" in (each.source, each.target)]
+    assert {each.target for each in found if each.crossing} == {"default/a", "default/c"}
+
+
+def test_a_pod_without_an_address_fails_every_flow_to_it() -> None:
+    """What cannot be probed is counted, not left out."""
+    states = {
+        "node1": {"pods": [entry("a", "10.244.0.2")]},
+        "node2": {"pods": [entry("b", "", "Pending"), entry("c", "10.244.1.3")]},
+    }
+    observed = Observed.of({"node1": "172.18.0.2", "node2": "172.18.0.3"}, states)
+    found = check.expect(CLUSTER, observed)
+    assert len(found) == len(EXPECTATIONS)
+    to_b = [each for each in found if each.target == "default/b"]
+    details = {f.detail for each in to_b for f in check.judge(each, None, (), MARKER, observed)}
+    assert "the target has no address" in details
+    request = check.request(found, "node1", MARKER, "eth0", 3.0)
+    assert all(probe["ip"] for probe in request["probes"])
+
+
+def test_probes_of_host_network_pods_start_at_the_node() -> None:
+    """They have no network namespace of their own."""
+    pods = (replace(PODS[0], host_network=True), *PODS[1:])
+    found = check.expect(replace(CLUSTER, pods=pods), OBSERVED)
+    request = check.request(found, "node1", MARKER, "eth0", 3.0)
+    assert {probe["source"] for probe in request["probes"]} == {""}
+
+
 def test_nodes_that_are_not_ready_are_found() -> None:
     """One that stopped, and one whose agent says so itself."""
     broken = Observed.of({"node1": "172.18.0.2", "node2": ""}, {"node1": {"phase": "degraded"}})
