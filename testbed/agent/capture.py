@@ -31,6 +31,8 @@ class Capture:
     """
 
     def __init__(self, interface: str, expression: str) -> None:
+        self.summary = ""
+        """What tcpdump counted, in its own words, once it has ended."""
         self._bytes = bytearray()
         self._process = subprocess.Popen(
             [
@@ -92,7 +94,8 @@ class Capture:
         """End tcpdump, if it still runs."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
-        self._process.communicate()
+        _, words = self._process.communicate()
+        self.summary = ", ".join(words.decode(errors="replace").split("\n")).strip(", ")
 
     @staticmethod
     def _read(descriptor: int, deadline: float) -> bytes:

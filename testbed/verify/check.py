@@ -16,10 +16,28 @@ from testbed.verify.observed import Observed
 from testbed.verify.packet import Frame
 from testbed.verify.report import Finding
 
-__all__ = ["Expectation", "expect", "judge", "judge_nodes", "judge_pods", "marker_of", "request"]
+__all__ = [
+    "Captured",
+    "Expectation",
+    "expect",
+    "judge",
+    "judge_nodes",
+    "judge_pods",
+    "marker_of",
+    "request",
+]
 
 _NETEXEC, _NETEXEC_PORT = "/usr/local/bin/netexec", 8080
 _ECHO = {8: "echo request", 0: "echo reply"}
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """What tcpdump saw on a node's uplink."""
+
+    frames: tuple[Frame, ...] = ()
+    summary: str = ""
+    """How many packets, in tcpdump's own words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +168,7 @@ def marker_of(marker: str, identity: int) -> bytes:
 def judge(
     expectation: Expectation,
     result: Mapping[str, Any] | None,
-    frames: tuple[Frame, ...],
+    capture: Captured,
     marker: str,
     observed: Observed,
 ) -> Iterator[Finding]:
@@ -164,8 +182,8 @@ def judge(
     )
     if expectation.crossing:
         mark = marker_of(marker, expectation.identity)
-        seen = tuple(frame for frame in frames if mark in frame.innermost.payload)
-        problem = _wire_problem(expectation.crossing, seen, observed)
+        seen = tuple(frame for frame in capture.frames if mark in frame.innermost.payload)
+        problem = _wire_problem(expectation.crossing, seen, observed, capture.summary)
         yield Finding("wire", source, expectation.target, not problem, problem)
 
 
@@ -189,7 +207,9 @@ def _answer(
     return True, ""
 
 
-def _wire_problem(crossing: oracle.Crossing, seen: tuple[Frame, ...], observed: Observed) -> str:
+def _wire_problem(
+    crossing: oracle.Crossing, seen: tuple[Frame, ...], observed: Observed, summary: str
+) -> str:
     """Why the captured frames are not what they must be; empty: they are."""
     ways = {
         8: (crossing.source_node, crossing.target_node, crossing.source, crossing.target),
@@ -198,7 +218,9 @@ def _wire_problem(crossing: oracle.Crossing, seen: tuple[Frame, ...], observed: 
     for kind, (from_node, to_node, from_pod, to_pod) in ways.items():
         frames = [frame for frame in seen if frame.innermost.icmp_type == kind]
         if not frames:
-            return f"no {_ECHO[kind]} was captured on the uplink of {crossing.source_node}"
+            return f"no {_ECHO[kind]} was captured on the uplink of {crossing.source_node}" + (
+                f" ({summary})" if summary else ""
+            )
         for frame in frames:
             pods = (observed.ip(from_pod), observed.ip(to_pod))
             if (frame.innermost.source, frame.innermost.destination) != pods:

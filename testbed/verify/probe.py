@@ -55,8 +55,10 @@ def run(
 
     answers = dict(zip(containers, each(ask, containers.items()), strict=True))
     results = {each["id"]: each for answer in answers.values() for each in answer["results"]}
-    frames = {
-        node: tuple(read_pcap(base64.b64decode(answer["pcap"]), ports))
+    captures = {
+        node: check.Captured(
+            tuple(read_pcap(base64.b64decode(answer["pcap"]), ports)), answer["summary"]
+        )
         for node, answer in answers.items()
     }
     states = {node: answer["state"] for node, answer in answers.items()}
@@ -66,6 +68,7 @@ def run(
         *check.judge_pods(cluster, now),
     ]
     for expectation in expectations:
-        result, seen = results.get(expectation.identity), frames.get(expectation.node, ())
-        findings += check.judge(expectation, result, seen, marker, observed)
+        result = results.get(expectation.identity)
+        capture = captures.get(expectation.node, check.Captured())
+        findings += check.judge(expectation, result, capture, marker, observed)
     return Report(tuple(findings), str(encapsulation or "none")), states

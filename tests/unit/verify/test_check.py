@@ -79,7 +79,7 @@ def frames(**outer: Any) -> tuple[Frame, ...]:
 
 def judged(result: dict[str, Any] | None, seen: tuple[Frame, ...]) -> dict[str, Finding]:
     """The findings of the captured echo by their kind."""
-    found = check.judge(ECHO, result, seen, MARKER, OBSERVED)
+    found = check.judge(ECHO, result, check.Captured(seen), MARKER, OBSERVED)
     return {finding.kind: finding for finding in found}
 
 
@@ -143,7 +143,7 @@ def test_an_agent_without_a_result_fails() -> None:
 def test_a_translated_source_is_nat() -> None:
     """The target must see the sender's own address."""
     result = {"ok": True, "seen_as": "10.244.0.0"}
-    (finding,) = check.judge(TCP, result, (), MARKER, OBSERVED)
+    (finding,) = check.judge(TCP, result, check.Captured(), MARKER, OBSERVED)
     assert finding.detail.endswith("the pod saw 10.244.0.0 instead of 10.244.0.2 (NAT)")
 
 
@@ -199,7 +199,11 @@ def test_a_pod_without_an_address_fails_every_flow_to_it() -> None:
     found = check.expect(CLUSTER, observed)
     assert len(found) == len(EXPECTATIONS)
     to_b = [each for each in found if each.target == "default/b"]
-    details = {f.detail for each in to_b for f in check.judge(each, None, (), MARKER, observed)}
+    details = {
+        f.detail
+        for each in to_b
+        for f in check.judge(each, None, check.Captured(), MARKER, observed)
+    }
     assert "the target has no address" in details
     request = check.request(found, "node1", MARKER, "eth0", 3.0)
     assert all(probe["ip"] for probe in request["probes"])
