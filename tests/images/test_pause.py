@@ -20,11 +20,22 @@ WARNING = "Warning: pause should be the first process\n"
 
 def stopped_by(program: Path, number: signal.Signals) -> tuple[int, str]:
     """Start pause, wait until it sleeps, send the signal; return exit status and stderr."""
-    with subprocess.Popen([program], stderr=subprocess.PIPE, text=True) as process:
-        wait_until_it_sleeps(process.pid)
-        process.send_signal(number)
-        _, errors = process.communicate(timeout=10)
+    with subprocess.Popen(
+        [program], stderr=subprocess.PIPE, text=True, preexec_fn=default_signals
+    ) as process:
+        try:
+            wait_until_it_sleeps(process.pid)
+            process.send_signal(number)
+            _, errors = process.communicate(timeout=10)
+        finally:
+            process.kill()
         return process.returncode, errors
+
+
+def default_signals() -> None:
+    """Undo what the tests' own parent may ignore: nohup SIGHUP, a shell's background SIGINT."""
+    for number in (signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def wait_until_it_sleeps(pid: int) -> None:
