@@ -33,7 +33,7 @@ lint: $(INSTALLED) ## ruff, ruff format, mypy --strict
 	$(BIN)/mypy --strict
 
 unit: $(INSTALLED) test-tools ## tests without Docker: unit, golden, errors, the image's programs
-	$(BIN)/pytest tests/unit tests/errors tests/images $(ARGS)
+	$(BIN)/pytest tests/unit tests/errors tests/images tests/compose $(ARGS)
 
 live: setup test-tools ## tests on real nodes
 	$(BIN)/pytest tests/live $(ARGS)
