@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-__all__ = ["count", "name", "output", "wanted_name"]
+__all__ = ["count", "name", "output", "topology", "wanted_name"]
 
 
 def name(parser: argparse.ArgumentParser) -> None:
@@ -14,6 +14,16 @@ def name(parser: argparse.ArgumentParser) -> None:
         "--name",
         metavar="N",
         help="which testbed (default: $TESTBED_NAME, else the only one there is)",
+    )
+
+
+def topology(parser: argparse.ArgumentParser) -> None:
+    """What to plan or bring up, and what to override in it."""
+    parser.add_argument("topology", metavar="NAME|FILE", help="a shipped topology or a file")
+    parser.add_argument("--name", metavar="N", help="the testbed's name (default: the topology's)")
+    parser.add_argument("--nodes", type=int, metavar="K", help="how many nodes")
+    parser.add_argument(
+        "--pods-per-node", type=int, metavar="P", help="how many default pods on each node"
     )
 
 

@@ -24,13 +24,8 @@ _UNDERLAY = IPv4Network("172.18.0.0/16")
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """What to plan: the same overrides as ``up``."""
-    parser.add_argument("topology", metavar="NAME|FILE", help="a shipped topology or a file")
+    options.topology(parser)
     parser.add_argument("--node", metavar="NODE", help="only this node")
-    parser.add_argument("--name", metavar="N", help="the testbed's name (default: the topology's)")
-    parser.add_argument("--nodes", type=int, metavar="K", help="how many nodes")
-    parser.add_argument(
-        "--pods-per-node", type=int, metavar="P", help="how many default pods on each node"
-    )
     options.output(parser)
 
 

@@ -20,12 +20,7 @@ testbed up my-topology.yaml -o json"""
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """What to bring up, and what to override in it."""
-    parser.add_argument("topology", metavar="NAME|FILE", help="a shipped topology or a file")
-    parser.add_argument("--name", metavar="N", help="the testbed's name (default: the topology's)")
-    parser.add_argument("--nodes", type=int, metavar="K", help="how many nodes")
-    parser.add_argument(
-        "--pods-per-node", type=int, metavar="P", help="how many default pods on each node"
-    )
+    options.topology(parser)
     options.output(parser)
 
 
