@@ -17,7 +17,7 @@ from testbed.dataplane.underlay import Underlay
 from testbed.existing import Narrator, cluster_of, describe, locked, states_of
 from testbed.node import container, features, image, inventory, underlay
 from testbed.node.parallel import each
-from testbed.plan import plan
+from testbed.plan import plan, require
 from testbed.topology.model import Cluster, Node
 from testbed.verify import probe
 from testbed.verify.observed import Observed
@@ -51,6 +51,7 @@ def up(cluster: Cluster, client: docker.DockerClient, tell: Narrator) -> Outcome
         with _timed(seconds, "prepare"):
             reference = image.ensure(client, partial(tell, ""))
             able = features.detect(client, reference)
+            require(cluster, able)
         with _timed(seconds, "network"):
             segment = _segment(client, cluster, tell)
             specs = plan(cluster, segment, able)

@@ -22,7 +22,7 @@ from testbed.topology.model import Cluster, Node, Pod
 from testbed.topology.quantity import bits_per_second
 from testbed.topology.serialize import to_json
 
-__all__ = ["CniPlanner", "backends", "cni", "plan"]
+__all__ = ["CniPlanner", "backends", "cni", "plan", "require"]
 
 _MAX_BURST = 2**32 - 1
 """Bits: what containerd passes with a rate, since Kubernetes' annotations know no burst."""
@@ -61,8 +61,8 @@ def plan(cluster: Cluster, underlay: Underlay, features: Features) -> tuple[Node
         MissingCapabilityError: the kernel lacks something the CNI needs.
         PlanError: the underlay is too small, or lies inside the pods' or services' addresses.
     """
+    require(cluster, features)
     planner = cni(cluster.cni)
-    _check_features(cluster, planner, features)
     _check_underlay(cluster, underlay)
     state = to_json(cluster)
     return tuple(
@@ -82,8 +82,13 @@ def _complete(
     )
 
 
-def _check_features(cluster: Cluster, planner: CniPlanner, features: Features) -> None:
-    missing = sorted(planner.requires(cluster) - features.available)
+def require(cluster: Cluster, features: Features) -> None:
+    """Check that the kernel has what the CNI needs, before anything is created.
+
+    Raises:
+        MissingCapabilityError: what is missing, and what to do.
+    """
+    missing = sorted(cni(cluster.cni).requires(cluster) - features.available)
     if missing:
         raise MissingCapabilityError(
             f"{cluster.cni} with backend {cluster.backend.type} needs what kernel "

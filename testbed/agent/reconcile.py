@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,8 @@ from .errors import AgentError, CommandError
 
 __all__ = ["covers", "reconcile"]
 
-_LISTINGS = {
-    "link": ("ip", "-json", "-details", "link", "show"),
-    "address": ("ip", "-json", "address", "show"),
-    "route": ("ip", "-json", "route", "show"),
-    "neighbour": ("ip", "-json", "neighbour", "show"),
-    "fdb": ("bridge", "-json", "fdb", "show"),
-}
+_LISTED_BY_IP = ("link", "address", "route", "neighbour")
+_FDB_LISTING = ("bridge", "-json", "fdb", "show")
 _PHASES = (("link",), ("address", "route", "neighbour", "fdb"))
 """A link that is made anew takes its addresses, neighbours and routes with it: list those later."""
 
@@ -125,8 +120,30 @@ def _onlink_differs(row: Mapping[str, Any], item: Object) -> bool:
     return item["kind"] == "route" and ("onlink" in wanted) != ("onlink" in present)
 
 
-def _list(kinds: Iterable[str]) -> dict[str, list[Mapping[str, Any]]]:
-    return {kind: _flatten(kind, json.loads(run(_LISTINGS[kind]) or b"[]")) for kind in kinds}
+def _list(kinds: Collection[str]) -> dict[str, list[Mapping[str, Any]]]:
+    """What the kernel holds, by kind; one ``ip`` lists everything that it can."""
+    wanted = [kind for kind in _LISTED_BY_IP if kind in kinds]
+    lines = "".join(f"{kind} show\n" for kind in wanted)
+    output = (
+        run(["ip", "-json", "-details", "-batch", "-"], stdin=lines.encode()) if wanted else b""
+    )
+    listing = {
+        kind: _flatten(kind, rows)
+        for kind, rows in zip(wanted, _arrays(output.decode()), strict=True)
+    }
+    if "fdb" in kinds:
+        listing["fdb"] = _flatten("fdb", json.loads(run(_FDB_LISTING) or b"[]"))
+    return listing
+
+
+def _arrays(text: str) -> Iterator[list[dict[str, Any]]]:
+    """The JSON arrays that ``ip -json -batch`` prints one after the other."""
+    decoder, at = json.JSONDecoder(), 0
+    text = text.strip()
+    while at < len(text):
+        rows, end = decoder.raw_decode(text, at)
+        yield rows
+        at = end + len(text[end:]) - len(text[end:].lstrip())
 
 
 def _flatten(kind: str, rows: list[dict[str, Any]]) -> list[Mapping[str, Any]]:

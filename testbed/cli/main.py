@@ -10,6 +10,7 @@ import argparse
 import os
 import signal
 import sys
+from contextlib import suppress
 from importlib import import_module
 from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, NoReturn
@@ -19,7 +20,7 @@ from testbed.errors import TestbedError
 if TYPE_CHECKING:
     from testbed.cli.console import Console
 
-__all__ = ["main", "parser"]
+__all__ = ["main", "parser", "run"]
 
 VERBS = (
     "up",
@@ -77,6 +78,22 @@ def _watch_interrupts() -> list[int]:
     return seen
 
 
+def run() -> NoReturn:
+    """Be the whole process: :func:`main`, and then end without taking the interpreter apart.
+
+    Freeing what the Docker SDK has loaded, object by object, takes 25 ms of every command.
+    """
+    code: object = 1
+    try:
+        main()
+    except SystemExit as end:
+        code = end.code
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # the reader is gone: it has what it wanted
+            stream.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))
+
+
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     whole = argparse.ArgumentParser(
@@ -127,4 +144,4 @@ def _explain(error: Exception, console: Console) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    run()

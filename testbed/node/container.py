@@ -81,6 +81,7 @@ def converge(
         progress("remove", "the container has another image, address or privileges")
         client.api.remove_container(existing["Id"], force=True, v=True)
         existing = None
+    old_log = 0
     if existing is None:
         _create(client, container, spec, setting, text)
         progress("create", f"container {container} at {setting.address}")
@@ -91,7 +92,8 @@ def converge(
         return read_state(client, {**existing, "State": "running"})
     else:
         archive.write(client, container, {SPEC: text.encode()})
-    return _boot(client, container, spec.node, progress)
+        old_log = len(client.api.logs(container, stdout=True, stderr=False))
+    return _boot(client, container, spec.node, progress, old_log)
 
 
 def _create(
@@ -133,17 +135,17 @@ def host_config(client: docker.DockerClient, able: Features, network: str) -> di
 
 
 def _boot(
-    client: docker.DockerClient, container: str, node: str, progress: Progress
+    client: docker.DockerClient, container: str, node: str, progress: Progress, old_log: int
 ) -> dict[str, Any]:
+    """Start the container and follow its agent; ``old_log`` bytes of its log are older boots'."""
     from docker.errors import APIError
 
-    since = _last_start(client, container)
     try:
         client.api.start(container)
     except APIError as error:
         raise NodeError(f"node {node} did not start: {error.explanation}") from error
     progress("start", "container started")
-    for event in _events(client, container, since):
+    for event in _events(client, container, old_log):
         if event.get("step") != "cni":  # what plugins print: for the log, not for progress
             pod = f"{event['pod']}: " if event.get("pod") else ""
             progress(str(event.get("step", "")), f"{pod}{event.get('message', '')}")
@@ -155,11 +157,6 @@ def _boot(
         f"node {node} stopped before it was ready. Its last words: "
         f"{_last_words(client, container) or '(none)'}\n`docker logs {container}` has all of them."
     )
-
-
-def _last_start(client: docker.DockerClient, container: str) -> int:
-    """How many bytes of log older boots have left: what follows is this boot's."""
-    return len(client.api.logs(container, stdout=True, stderr=False))
 
 
 def _events(client: docker.DockerClient, container: str, skip: int) -> Iterator[Mapping[str, Any]]:

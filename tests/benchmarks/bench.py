@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import truediv
 from pathlib import Path
 
 from testbed.node import engine, features, image
@@ -134,7 +135,7 @@ def bring_up_and_down() -> tuple[list[Promise], dict[str, float]]:
     promises = [
         Promise(
             "testbed up / 3 bare containers",
-            median["up"] / median["bare"],
+            statistics.median(map(truediv, times["up"], times["bare"])),
             2.5,
             "x",
             f"{median['up']:.3f} s / {median['bare']:.3f} s; making the network, which only the "
@@ -142,7 +143,7 @@ def bring_up_and_down() -> tuple[list[Promise], dict[str, float]]:
         ),
         Promise(
             "testbed down / docker rm -f and network rm of the same",
-            median["down"] / median["rm"],
+            statistics.median(map(truediv, times["down"], times["rm"])),
             1.5,
             "x",
             f"{median['down']:.3f} s / {median['rm']:.3f} s",
