@@ -36,7 +36,7 @@ unit: $(INSTALLED) test-tools ## tests without Docker: unit, golden, errors, the
 	$(BIN)/pytest tests/unit tests/errors tests/images tests/compose $(ARGS)
 
 live: setup test-tools ## tests on real nodes
-	$(BIN)/pytest tests/live $(ARGS)
+	$(BIN)/pytest -p no:hypothesispytest tests/live $(ARGS)
 
 bench: setup ## measure: up, down, status, node and pod overhead
 	$(BIN)/python tests/benchmarks/bench.py

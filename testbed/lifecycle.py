@@ -62,7 +62,9 @@ def up(cluster: Cluster, client: docker.DockerClient, tell: Narrator) -> Outcome
             def boot(item: tuple[Node, NodeSpec]) -> dict[str, Any]:
                 node, spec = item
                 address = segment.address_of(node.index)
-                setting = container.Setting(reference, able, address)
+                setting = container.Setting(
+                    reference, able, address, segment.identity, spec.attachment
+                )
                 return container.converge(
                     client, spec, setting, present.get(node.name), partial(tell, node.name)
                 )
@@ -93,9 +95,17 @@ def _check(
     listings: Mapping[str, inventory.Listing],
     states: Mapping[str, Mapping[str, Any]],
 ) -> Outcome:
-    addresses = {node: inventory.address(listing) for node, listing in listings.items()}
+    addresses = {
+        node: inventory.address(listing)
+        for node, listing in listings.items()
+        if listing["State"] == "running"
+    }
     observed = Observed.of(addresses, states)
-    running = {node: listings[node]["Id"] for node in observed.node_ips}
+    running = {
+        node: listing["Names"][0].lstrip("/")
+        for node, listing in listings.items()
+        if listing["State"] == "running"
+    }
     report, now = probe.run(client, cluster, running, observed)
     return Outcome(report, describe(cluster, listings, {**states, **now}))
 

@@ -13,7 +13,7 @@ its namespace and container::
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import pytest
@@ -27,6 +27,14 @@ def pytest_configure(config: pytest.Config) -> None:
     """Make ``testbed://`` known to testinfra."""
     del config
     testinfra.backend.BACKENDS["testbed"] = f"{__name__}.TestbedBackend"
+
+
+@cache
+def _client() -> Any:
+    """One connection for all hosts of a test run."""
+    from testbed.node import engine
+
+    return engine.connect()
 
 
 class TestbedBackend(BaseBackend):
@@ -48,9 +56,8 @@ class TestbedBackend(BaseBackend):
     @cached_property
     def _where(self) -> tuple[Any, Any]:
         from testbed import existing, target
-        from testbed.node import engine
 
-        client = engine.connect()
+        client = _client()
         cluster = existing.cluster_of(client, self.testbed)
         return client, target.resolve(cluster, self.target)
 

@@ -34,23 +34,16 @@ class Capture:
         self.summary = ""
         """What tcpdump counted, in its own words, once it has ended."""
         self._bytes = bytearray()
-        self._process = subprocess.Popen(
-            [
-                "tcpdump",
-                "-i",
-                interface,
-                "-U",
-                "--immediate-mode",
-                "-s",
-                "0",
-                "-w",
-                "-",
-                expression,
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
+        options = ["-i", interface, "-U", "--immediate-mode", "-s", "0", "-w", "-"]
+        try:
+            self._process = subprocess.Popen(
+                ["tcpdump", *options, expression],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+        except OSError as error:
+            raise AgentError("tcpdump cannot be started", interface, str(error)) from None
         try:
             self._handshake(interface)
         except BaseException:

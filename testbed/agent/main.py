@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 
 from . import documents
-from .errors import AgentError
+from .errors import AgentError, describe
 
 __all__ = ["main"]
 
@@ -109,6 +109,10 @@ def main(argv: list[str] | None = None) -> int:
         return verb(arguments[1:])
     except AgentError as error:
         sys.stderr.write(f"testbed-agent: {error}\n")
+        return 1
+    except Exception as error:  # a defect: one line that says where, no traceback
+        found = describe(error)
+        sys.stderr.write(f"testbed-agent: {found['what']}: {found['where']}: {found['why']}\n")
         return 1
     except (KeyboardInterrupt, BrokenPipeError):
         return 130

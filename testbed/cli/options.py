@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 
+from testbed.errors import UsageError
+
 __all__ = ["count", "name", "output", "topology", "wanted_name"]
 
 
@@ -51,5 +53,11 @@ def count(text: str) -> int:
 
 
 def wanted_name(args: argparse.Namespace) -> str | None:
-    """The testbed's name from the arguments, else from the environment."""
+    """The testbed's name from the arguments, else from the environment.
+
+    Raises:
+        UsageError: the name is given, but empty, as when a script's variable is not set.
+    """
+    if args.name == "":
+        raise UsageError("--name is empty: say which testbed is meant")
     return args.name or os.environ.get("TESTBED_NAME") or None

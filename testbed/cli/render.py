@@ -57,6 +57,8 @@ def status(console: Console, value: Mapping[str, Any]) -> None:
 def report(console: Console, value: Report) -> None:
     """One line per kind of check; every failure with what was seen instead."""
     for kind, (passed, total) in value.counts().items():
+        if not total:
+            continue
         words = _KINDS[kind] + (f", encapsulation {value.encapsulation}" if kind == "wire" else "")
         console.print(f"{'ok' if passed == total else 'FAIL':<5}{passed}/{total} {words}")
     for finding in value.failures[:_MOST_FAILURES]:
@@ -66,6 +68,9 @@ def report(console: Console, value: Report) -> None:
     rest = len(value.failures) - _MOST_FAILURES
     if rest > 0:
         console.print(f"     and {rest} more; `testbed check -o json` has all of them")
+    if value.unproven:
+        pairs = ", ".join(value.unproven[:_MOST_FAILURES])
+        console.print(f"     not captured, for want of a pod on both nodes: {pairs}")
 
 
 def seconds(console: Console, value: Mapping[str, float]) -> None:

@@ -54,9 +54,9 @@ def plan(cluster: Cluster, node: Node, underlay: Underlay, features: Features) -
         testbed=cluster.name,
         node=node.name,
         files=(
-            _json_file("/etc/cni/net.d/10-flannel.conflist", _CONFLIST),
+            _json_file("/etc/cni/net.d/10-flannel.conflist", _CONFLIST, attaches=True),
             _json_file("/etc/kube-flannel/net-conf.json", _net_conf(cluster)),
-            File("/run/flannel/subnet.env", _subnet_env(cluster, node, mtu)),
+            File("/run/flannel/subnet.env", _subnet_env(cluster, node, mtu), attaches=True),
         ),
         sysctls=_sysctls(cluster),
         objects=_objects(cluster, node, underlay, mtu),
@@ -159,5 +159,5 @@ COMMIT
 """
 
 
-def _json_file(path: str, content: object) -> File:
-    return File(path, json.dumps(content, indent=2) + "\n")
+def _json_file(path: str, content: object, *, attaches: bool = False) -> File:
+    return File(path, json.dumps(content, indent=2) + "\n", attaches=attaches)

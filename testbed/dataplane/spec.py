@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from hashlib import sha256
 from typing import Any
 
 __all__ = [
@@ -33,6 +34,8 @@ class File:
     path: str
     content: str
     mode: int = 0o644
+    attaches: bool = False
+    """Whether pods are attached by it: running pods do not follow when it changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +125,12 @@ class NodeSpec:
     pods: tuple[PodSpec, ...] = ()
     cluster: Mapping[str, Any] = field(default_factory=dict)
     """The whole topology, as :mod:`testbed.topology.serialize` writes it: testbed's only state."""
+
+    @property
+    def attachment(self) -> str:
+        """Digest of what pods are attached by; of another one, the node is made anew."""
+        files = [[file.path, file.content] for file in self.files if file.attaches]
+        return sha256(json.dumps(files).encode()).hexdigest()[:16]
 
     def to_json(self) -> str:
         """The text that is copied to ``/etc/testbed/spec.json`` on the node; stable key order."""

@@ -17,6 +17,8 @@ class Underlay:
     """The uplink's name inside every node."""
     mtu: int = 1500
     """Bytes, as ``ip link`` counts them (without the Ethernet header)."""
+    identity: str = ""
+    """The engine's own name for the network; empty in plans that are made without an engine."""
 
     @property
     def gateway(self) -> IPv4Address:

@@ -7,9 +7,12 @@ A node boots from its spec, which it is created with: no exec is needed on the w
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import closing
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any
@@ -20,7 +23,6 @@ from testbed.errors import ApplyError, NodeError, SandboxError, TestbedError
 from testbed.node import archive, labels
 from testbed.node.privileges import for_features
 from testbed.node.progress import Progress
-from testbed.node.underlay import network_name
 
 if TYPE_CHECKING:
     import docker
@@ -41,6 +43,9 @@ Listing = Mapping[str, Any]
 """One container as the engine lists it."""
 SPEC = "/etc/testbed/spec.json"
 STATE = "/var/lib/testbed/state.json"
+_EXEC_SECONDS = 60.0
+_BOOT_SECONDS = 600.0
+"""Of a node with very many pods; a pod takes about 0.06 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +55,16 @@ class Setting:
     image: str
     able: Features
     address: IPv4Address
+    network: str
+    """The engine's own name for the node network."""
+    attachment: str
+    """:attr:`~testbed.dataplane.spec.NodeSpec.attachment`: bridge and pods do not follow it."""
 
     @property
     def digest(self) -> str:
         """What the container's ``testbed.config`` label says."""
-        text = f"{self.image} {for_features(self.able)} {self.address}"
+        settings = for_features(self.able)
+        text = f"{self.image} {settings} {self.address} {self.network} {self.attachment}"
         return sha256(text.encode()).hexdigest()[:16]
 
 
@@ -78,7 +88,7 @@ def converge(
     container = f"{spec.testbed}-{spec.node}"
     text = spec.to_json()
     if existing is not None and existing["Labels"].get(labels.CONFIG) != setting.digest:
-        progress("remove", "the container has another image, address or privileges")
+        progress("remove", "it has another image, network, pod network or privileges")
         client.api.remove_container(existing["Id"], force=True, v=True)
         existing = None
     old_log = 0
@@ -102,7 +112,6 @@ def _create(
     from docker.errors import APIError
 
     api = client.api
-    network = network_name(spec.testbed)
     endpoint = api.create_endpoint_config(ipv4_address=str(setting.address), aliases=[spec.node])
     try:
         api.create_container(
@@ -115,8 +124,8 @@ def _create(
                 labels.NODE: spec.node,
                 labels.CONFIG: setting.digest,
             },
-            host_config=host_config(client, setting.able, network),
-            networking_config={"EndpointsConfig": {network: endpoint}},
+            host_config=host_config(client, setting.able, setting.network),
+            networking_config={"EndpointsConfig": {setting.network: endpoint}},
         )
     except APIError as error:
         if error.status_code != 409:
@@ -163,7 +172,7 @@ def _events(client: docker.DockerClient, container: str, skip: int) -> Iterator[
     """The agent's log of this boot, one JSON object a line, until the container ends."""
     stream = client.api.logs(container, stdout=True, stderr=False, stream=True, follow=True)
     pending = b""
-    with closing(stream):
+    with _released(stream), _deadline(_BOOT_SECONDS, stream.close) as late:
         for chunk in stream:
             old = min(skip, len(chunk))
             skip -= old
@@ -171,6 +180,8 @@ def _events(client: docker.DockerClient, container: str, skip: int) -> Iterator[
             for line in lines:
                 if line.startswith(b"{"):
                     yield json.loads(line)
+        if late.is_set():
+            raise NodeError(f"{container} was not ready within {_BOOT_SECONDS:.0f} s of its start")
 
 
 def _last_words(client: docker.DockerClient, container: str) -> str:
@@ -185,7 +196,7 @@ def _sync(
     progress: Progress,
 ) -> None:
     word = archive.deliver(client, container, text)
-    output = execute(client, container, ["testbed-agent", "sync", word])
+    output = execute(client, container, ["testbed-agent", "sync", word], _BOOT_SECONDS)
     answer = _last_object(output)
     if not answer.get("ok"):
         raise _failure(spec.node, answer.get("error") or {"what": output.decode(errors="replace")})
@@ -193,33 +204,87 @@ def _sync(
     progress("ready", f"{len(changes)} changes" if changes else "nothing to change")
 
 
-def run(client: docker.DockerClient, container: str, argv: list[str]) -> tuple[int, bytes, bytes]:
+def run(
+    client: docker.DockerClient, container: str, argv: list[str], seconds: float = _EXEC_SECONDS
+) -> tuple[int, bytes, bytes]:
     """Run ``argv`` in a node; return its exit code, standard output and standard error.
 
     Raises:
-        NodeError: the engine refused, for example because the node does not run.
+        NodeError: the engine refused, for example because the node does not run, or the command
+            did not end within ``seconds``.
     """
     from docker.errors import APIError
+    from docker.utils.socket import consume_socket_output, demux_adaptor, frames_iter
 
+    what = f"`{' '.join(argv[:2])}` on {container}"  # further words may be whole documents
     try:
         identity = client.api.exec_create(container, argv, stdout=True, stderr=True)["Id"]
-        out, err = client.api.exec_start(identity, demux=True)
-        code = int(client.api.exec_inspect(identity)["ExitCode"] or 0)
+        stream = client.api.exec_start(identity, socket=True)
+        with _released(stream), _deadline(seconds, partial(_hang_up, stream)) as late:
+            frames = (demux_adaptor(*frame) for frame in frames_iter(stream, False))  # type: ignore[no-untyped-call]
+            out, err = consume_socket_output(frames, demux=True)
+        code = client.api.exec_inspect(identity)["ExitCode"]
     except APIError as error:
-        raise NodeError(f"`{' '.join(argv)}` on {container}: {error.explanation}") from error
-    return code, out or b"", err or b""
+        raise NodeError(f"{what}: {error.explanation}") from error
+    if late.is_set():
+        raise NodeError(f"{what} did not end within {seconds:.0f} s")
+    if code is None:
+        raise NodeError(f"{what} was cut off: the node stopped meanwhile")
+    return int(code), out or b"", err or b""
 
 
-def execute(client: docker.DockerClient, container: str, argv: list[str]) -> bytes:
+@contextmanager
+def _released(stream: Any) -> Iterator[None]:
+    """Close a stream of the SDK at the block's end, and the response that still holds its socket.
+
+    Closing the stream alone leaves the socket to the garbage collector.
+    """
+    try:
+        yield
+    finally:
+        response = getattr(stream, "_response", None)
+        with suppress(OSError):
+            stream.close()
+        if response is not None:
+            response.close()
+
+
+def _hang_up(stream: Any) -> None:
+    with suppress(OSError):
+        getattr(stream, "_sock", stream).shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def _deadline(seconds: float, act: Callable[[], object]) -> Iterator[threading.Event]:
+    """Call ``act`` if the block has not ended after ``seconds``; the event says that it was."""
+    late = threading.Event()
+
+    def expire() -> None:
+        late.set()
+        act()
+
+    timer = threading.Timer(seconds, expire)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield late
+    finally:
+        timer.cancel()
+
+
+def execute(
+    client: docker.DockerClient, container: str, argv: list[str], seconds: float = _EXEC_SECONDS
+) -> bytes:
     """Run ``argv`` in a node; return its standard output, whatever its exit code says.
 
     Raises:
         NodeError: it failed and left nothing on standard output but words on standard error.
     """
-    code, out, err = run(client, container, argv)
+    code, out, err = run(client, container, argv, seconds)
     if code != 0 and not out:
         words = err.decode(errors="replace").strip()
-        raise NodeError(f"`{' '.join(argv)}` on {container} failed ({code}): {words}")
+        what = " ".join(argv[:2])
+        raise NodeError(f"`{what}` on {container} failed ({code}): {words}")
     return out
 
 

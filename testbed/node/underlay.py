@@ -8,6 +8,7 @@ not do: its isolation rules drop bridged frames whose source is a pod's address.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from ipaddress import IPv4Network
 from typing import TYPE_CHECKING, Any
 
@@ -39,10 +40,19 @@ def network_name(name: str) -> str:
 
 
 def find(client: docker.DockerClient, name: str) -> Underlay | None:
-    """The network of a testbed that exists, or ``None``."""
-    for network in client.api.networks(filters=labels.selecting(name)):
-        return _underlay(network)
-    return None
+    """The network of a testbed that exists, or ``None``.
+
+    Engines let two commands that cannot see each other's lock make two networks of one name. The
+    older one is the testbed's; others are removed, unless a container is attached to them.
+    """
+    from docker.errors import APIError
+
+    networks = client.api.networks(filters=labels.selecting(name))
+    found = sorted(networks, key=lambda each: (each["Created"], each["Id"]))
+    for other in found[1:]:
+        with suppress(APIError):
+            client.api.remove_network(other["Id"])
+    return _underlay(found[0]) if found else None
 
 
 def create(
@@ -66,7 +76,7 @@ def create(
     for subnet in [wanted] if wanted else free_subnets(taken):
         pool = IPAMPool(subnet=str(subnet), gateway=str(Underlay(subnet).gateway))
         try:
-            client.api.create_network(
+            made = client.api.create_network(
                 network_name(name),
                 driver="bridge",
                 options=OPTIONS,
@@ -74,9 +84,14 @@ def create(
                 check_duplicate=True,
                 labels={labels.NAME: name},
             )
-            return Underlay(subnet)
+            return Underlay(subnet, identity=made["Id"])
         except APIError as error:
             problem = str(error.explanation or error)
+            if "already exists" in problem:
+                raise NodeError(
+                    f"a network called {network_name(name)!r} exists and does not belong to "
+                    f"testbed {name!r}. Remove it, or choose another name (--name)."
+                ) from error
             if "overlap" not in problem.lower():
                 break
     raise NodeError(
@@ -117,4 +132,4 @@ def _taken(client: docker.DockerClient) -> Iterator[IPv4Network]:
 def _underlay(network: dict[str, Any]) -> Underlay:
     pools = network["IPAM"]["Config"]
     mtu = int((network.get("Options") or {}).get(_MTU_OPTION, 1500))
-    return Underlay(IPv4Network(pools[0]["Subnet"]), mtu=mtu)
+    return Underlay(IPv4Network(pools[0]["Subnet"]), mtu=mtu, identity=network["Id"])

@@ -25,6 +25,7 @@ __all__ = [
     "judge_pods",
     "marker_of",
     "request",
+    "unproven",
 ]
 
 _NETEXEC, _NETEXEC_PORT = "/usr/local/bin/netexec", 8080
@@ -138,6 +139,22 @@ def request(
     }
 
 
+def unproven(cluster: Cluster, expectations: tuple[Expectation, ...]) -> tuple[str, ...]:
+    """The ordered pairs of nodes between which no probe is captured."""
+    captured = {
+        (each.crossing.source_node, each.crossing.target_node)
+        for each in expectations
+        if each.crossing
+    }
+    names = [node.name for node in cluster.nodes]
+    return tuple(
+        f"{one} -> {other}"
+        for one in names
+        for other in names
+        if one != other and (one, other) not in captured
+    )
+
+
 def judge_nodes(cluster: Cluster, observed: Observed) -> Iterator[Finding]:
     """Every node of the topology runs, and its agent says that it is ready."""
     for node in cluster.nodes:
@@ -147,13 +164,32 @@ def judge_nodes(cluster: Cluster, observed: Observed) -> Iterator[Finding]:
 
 
 def judge_pods(cluster: Cluster, observed: Observed) -> Iterator[Finding]:
-    """Every pod of the topology runs and has an address."""
+    """Every pod of the topology runs, with an address of its node's that no other pod has."""
+    owners: dict[str, str] = {}
     for pod in cluster.pods:
         entry = observed.pods.get(pod.key, {})
         state = entry.get("state", f"unknown: node {pod.node} does not report it")
-        ok = observed.ended(pod.key) or (state == "Running" and bool(entry.get("ip")))
-        detail = "" if ok else f"state {state}" + _because(entry)
-        yield Finding("pod", pod.node, pod.key, ok, detail)
+        detail = ""
+        if state != "Running" and not observed.ended(pod.key):
+            detail = f"state {state}" + _because(entry)
+        elif state == "Running":
+            detail = _address_problem(cluster, pod, observed, owners)
+        yield Finding("pod", pod.node, pod.key, not detail, detail)
+
+
+def _address_problem(cluster: Cluster, pod: Pod, observed: Observed, owners: dict[str, str]) -> str:
+    """Why the pod's address is not what it must be; ``owners`` has those seen before."""
+    ip = observed.ip(pod.key)
+    if ip is None:
+        return "it has no address"
+    if pod.host_network:
+        node = observed.node_ips.get(pod.node)
+        return "" if ip == node else f"its address is {ip}, but its node's is {node}"
+    pod_cidr = cluster.node(pod.node).pod_cidr
+    if ip not in pod_cidr:
+        return f"its address {ip} is not one of {pod.node}'s pod CIDR {pod_cidr}"
+    owner = owners.setdefault(str(ip), pod.key)
+    return "" if owner == pod.key else f"its address {ip} is that of {owner}, too"
 
 
 def _because(entry: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from testbed.errors import NodeError
 from testbed.node import archive
 from testbed.node.container import execute
 from testbed.node.parallel import each
@@ -24,6 +25,7 @@ __all__ = ["run"]
 
 _SECONDS = 5.0
 _UPLINK = "eth0"
+_NO_ANSWER: Mapping[str, Any] = {"results": [], "pcap": "", "summary": ""}
 
 
 def run(
@@ -36,10 +38,8 @@ def run(
     """Check all pod pairs and every node pair's frames; ``containers`` maps nodes that run.
 
     ``seconds`` bounds each round of probing on a node. Also returns the agents' states as they
-    were after the probing, by which nodes and pods are judged.
-
-    Raises:
-        NodeError: an agent could not be asked.
+    were after the probing, by which nodes and pods are judged. An agent that cannot be asked is a
+    failed finding like any other.
     """
     expectations = check.expect(cluster, observed)
     encapsulation = oracle.encapsulation(cluster)
@@ -47,11 +47,15 @@ def run(
     marker = secrets.token_hex(8)
 
     def ask(item: tuple[str, str]) -> Mapping[str, Any]:
+        """What the node's agent found; where it cannot be asked, why not."""
         node, container = item
         request = check.request(expectations, node, marker, _UPLINK, seconds)
-        word = archive.deliver(client, container, json.dumps(request))
-        answer = execute(client, container, ["testbed-agent", "probe", word])
-        return dict(json.loads(answer))
+        try:
+            word = archive.deliver(client, container, json.dumps(request))
+            answer = execute(client, container, ["testbed-agent", "probe", word])
+            return dict(json.loads(answer))
+        except (NodeError, ValueError) as error:
+            return {**_NO_ANSWER, "state": {"phase": f"not answering: {error}"}}
 
     answers = dict(zip(containers, each(ask, containers.items()), strict=True))
     results = {each["id"]: each for answer in answers.values() for each in answer["results"]}
@@ -71,4 +75,5 @@ def run(
         result = results.get(expectation.identity)
         capture = captures.get(expectation.node, check.Captured())
         findings += check.judge(expectation, result, capture, marker, observed)
-    return Report(tuple(findings), str(encapsulation or "none")), states
+    unproven = check.unproven(cluster, expectations)
+    return Report(tuple(findings), str(encapsulation or "none"), unproven), states

@@ -32,6 +32,8 @@ class Report:
     findings: tuple[Finding, ...]
     encapsulation: str
     """What the oracle expected between nodes, in words."""
+    unproven: tuple[str, ...] = ()
+    """Pairs of nodes whose frames were not captured, because one of them has no pod to send."""
 
     @property
     def ok(self) -> bool:
@@ -45,8 +47,7 @@ class Report:
 
     def counts(self) -> Mapping[str, tuple[int, int]]:
         """Kind → (passed, all), always in the same order."""
-        kinds = {finding.kind for finding in self.findings}
-        counted = {kind: (0, 0) for kind in KINDS if kind in kinds}
+        counted = dict.fromkeys(KINDS, (0, 0))
         for finding in self.findings:
             passed, total = counted[finding.kind]
             counted[finding.kind] = (passed + finding.ok, total + 1)
@@ -61,5 +62,6 @@ class Report:
                 kind: {"passed": passed, "total": total}
                 for kind, (passed, total) in self.counts().items()
             },
+            "unproven": list(self.unproven),
             "findings": [asdict(finding) for finding in self.findings],
         }

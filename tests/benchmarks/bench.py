@@ -26,8 +26,8 @@ from testbed.node.underlay import OPTIONS, network_name
 
 ROUNDS = 7
 NODES = 3
-NAME = "bench"
-BARE = "testbed-bench-bare"
+NAME = f"bench-{os.getpid()}"
+BARE = f"testbed-{NAME}-bare"
 MIB = 2**20
 
 
@@ -91,7 +91,7 @@ class Bare:
     def network(self) -> None:
         """Make the network."""
         options = [word for key, value in OPTIONS.items() for word in ("-o", f"{key}={value}")]
-        run(["docker", "network", "create", *options, "--subnet", "172.31.240.0/24", BARE])
+        run(["docker", "network", "create", *options, BARE])
 
     def start(self) -> None:
         """Start the containers in parallel."""
@@ -196,12 +196,23 @@ def resident(pid: int) -> int:
     return 0
 
 
+def clean_up() -> None:
+    """Remove what an interrupted or failed round left; only names of this process are used."""
+    names = [f"{BARE}-{index}" for index in range(NODES)]
+    subprocess.run(["docker", "rm", "-f", *names], capture_output=True)
+    subprocess.run(["docker", "network", "rm", BARE], capture_output=True)
+    run(testbed("down", NAME))
+
+
 def main() -> int:
     """Measure, print, and say whether every promise is kept."""
     if shutil.which("docker") is None:
         raise SystemExit("the docker command is needed for the comparison")
-    promises, phases = bring_up_and_down()
-    promises += answers_and_memory()
+    try:
+        promises, phases = bring_up_and_down()
+        promises += answers_and_memory()
+    finally:
+        clean_up()
     for promise in promises:
         mark = "ok  " if promise.kept else "FAIL"
         print(

@@ -72,9 +72,11 @@ def bring_up(client: Any, topology: str, **overrides: Any) -> Running:
 
 
 @pytest.fixture(scope="session")
-def client() -> Any:
+def client() -> Iterator[Any]:
     """The engine."""
-    return engine.connect()
+    found = engine.connect()
+    yield found
+    found.close()
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -152,12 +153,67 @@ def test_a_spec_that_changes_while_its_node_is_stopped(make: Callable[..., Runni
 
     live = make("flannel", nodes=2, pods_per_node=1)
     live.client.api.stop(live.container("node1"), timeout=5)
-    again = bring_up(live.client, "flannel-host-gw", name=live.name, nodes=2, pods_per_node=1)
+    kept = live.client.api.inspect_container(live.container("node1"))["Id"]
+    direct = "flannel-direct-routing"
+    again = bring_up(live.client, direct, name=live.name, nodes=2, pods_per_node=1)
     assert again.outcome.report.ok, again.outcome.report.failures
+    assert live.client.api.inspect_container(live.container("node1"))["Id"] == kept
     for node in ("node1", "node2"):
         native = again.host(node).file("/etc/testbed/native").listdir()
-        assert sorted(native) == ["01-route.ip", "02-flannel.iptables"]
-        assert not again.host(node).interface("flannel.1").exists
+        assert sorted(native) == [
+            "01-link.ip",
+            "02-address.ip",
+            "03-route.ip",
+            "04-flannel.iptables",
+        ]
+
+
+def test_what_pods_are_attached_by_makes_nodes_anew(make: Callable[..., Running]) -> None:
+    """Another MTU or CIDR reaches bridge and pods, which do not follow by themselves."""
+    from tests.live.conftest import bring_up
+
+    live = make("flannel", nodes=2, pods_per_node=1)
+    assert " mtu 1450 " in live.host("netexec-node1-1").check_output("ip link show eth0")
+    again = bring_up(live.client, "flannel-host-gw", name=live.name, nodes=2, pods_per_node=1)
+    assert again.outcome.report.ok, again.outcome.report.failures
+    assert " mtu 1500 " in again.host("netexec-node1-1").check_output("ip link show eth0")
+    moved = replace(
+        again.cluster,
+        cluster_cidr=IPv4Network("10.250.0.0/16"),
+        nodes=tuple(
+            replace(node, pod_cidr=IPv4Network(f"10.250.{node.index}.0/24"))
+            for node in again.cluster.nodes
+        ),
+    )
+    outcome = lifecycle.up(moved, live.client, quiet)
+    assert outcome.report.ok, outcome.report.failures
+    assert {pod["ip"] for pod in outcome.status["pods"]} == {"10.250.0.2", "10.250.1.2"}
+
+
+def test_a_network_that_was_removed_is_made_again(make: Callable[..., Running]) -> None:
+    """``docker network prune`` while the nodes are stopped."""
+    live = make("flannel", nodes=2, pods_per_node=1)
+    for node in ("node1", "node2"):
+        live.client.api.stop(live.container(node), timeout=5)
+    live.client.api.remove_network(f"testbed-{live.name}")
+    outcome = lifecycle.up(live.cluster, live.client, quiet)
+    assert outcome.report.ok, outcome.report.failures
+
+
+def test_a_check_of_what_does_not_answer_is_a_finding(make: Callable[..., Running]) -> None:
+    """A paused node and one without tcpdump: the others are checked all the same."""
+    live = make("flannel", nodes=3, pods_per_node=1)
+    live.client.api.pause(live.container("node3"))
+    live.host("node2").check_output("mv /usr/bin/tcpdump /usr/bin/tcpdump.away")
+    outcome = lifecycle.check(live.client, live.name)
+    details = {f.target: f.detail for f in outcome.report.failures if f.kind == "node"}
+    assert details["node3"] == "the node is not running"
+    assert "tcpdump cannot be started" in details["node2"]
+    assert "Traceback" not in details["node2"]
+    assert "node1" not in details
+    assert existing.status(live.client, live.name)["nodes"][2]["state"] == "paused"
+    live.host("node2").check_output("mv /usr/bin/tcpdump.away /usr/bin/tcpdump")
+    assert lifecycle.up(live.cluster, live.client, quiet).report.ok
 
 
 def test_a_pod_that_has_done_its_work_is_no_failure(

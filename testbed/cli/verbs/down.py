@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
 from typing import TYPE_CHECKING
+
+from testbed.cli import options
 
 if TYPE_CHECKING:
     from testbed.cli.console import Console
@@ -29,19 +30,18 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from testbed import existing
     from testbed.node import engine
 
+    if args.testbed is not None:
+        args.name = args.testbed
+    name = options.wanted_name(args)
     client = engine.connect()
-    for name in _names(args, client):
-        with console.progress() as tell:
-            removed = existing.down(client, name, tell)
-        console.print(f"testbed {name} removed: {removed} node{'s' * (removed != 1)}")
-    return 0
-
-
-def _names(args: argparse.Namespace, client: object) -> list[str]:
-    from testbed import existing
-
-    name = args.testbed or args.name or os.environ.get("TESTBED_NAME")
     if name and not args.all:
-        return [name]
-    found = list(existing.names(client))  # type: ignore[arg-type]  # typed without the SDK
-    return found if args.all or not found else [existing.choose(client, None)]  # type: ignore[arg-type]
+        names = [name]
+    else:
+        names = list(existing.names(client))
+        if len(names) > 1 and not args.all:
+            existing.choose(client, None)
+    for each in names:
+        with console.progress() as tell:
+            removed = existing.down(client, each, tell)
+        console.print(f"testbed {each} removed: {removed} node{'s' * (removed != 1)}")
+    return 0

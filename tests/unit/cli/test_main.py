@@ -161,6 +161,16 @@ def test_the_name_comes_from_the_environment_too(run: Run) -> None:
     assert {spec["testbed"] for spec in json.loads(done.stdout)} == {"other"}
 
 
+def test_an_empty_name_is_refused(run: Run) -> None:
+    """A script's unset variable must not mean the only testbed there is."""
+    for words in (("down", "--name", ""), ("down", ""), ("plan", "flannel", "--name", "")):
+        done = run(*words)
+        assert (done.returncode, done.stderr.splitlines()[0]) == (
+            2,
+            "error: --name is empty: say which testbed is meant",
+        )
+
+
 def test_a_reader_that_goes_away_is_no_error_message() -> None:
     """``testbed plan flannel | head -1``."""
     words = [sys.executable, "-m", "testbed.cli.main", "plan", "flannel", "-o", "json"]

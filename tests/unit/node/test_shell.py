@@ -110,12 +110,14 @@ def test_a_lock_is_held_by_one_at_a_time() -> None:
 
 
 def test_a_setting_is_recognised_by_what_only_a_new_container_changes() -> None:
-    """Image, privileges and address."""
-    setting = Setting("testbed-node:1", able=NODES, address=IPv4Address("172.18.0.2"))
+    """Image, privileges, address, network, and what pods are attached by."""
+    setting = Setting("testbed-node:1", NODES, IPv4Address("172.18.0.2"), "net1", "cni1")
     others = {
-        Setting("testbed-node:2", able=NODES, address=IPv4Address("172.18.0.2")).digest,
-        Setting("testbed-node:1", able=PRIVILEGED, address=IPv4Address("172.18.0.2")).digest,
-        Setting("testbed-node:1", able=NODES, address=IPv4Address("172.18.0.3")).digest,
+        replace(setting, image="testbed-node:2").digest,
+        replace(setting, able=PRIVILEGED).digest,
+        replace(setting, address=IPv4Address("172.18.0.3")).digest,
+        replace(setting, network="net2").digest,
+        replace(setting, attachment="cni2").digest,
         setting.digest,
     }
-    assert len(others) == 4
+    assert len(others) == 6

@@ -176,6 +176,32 @@ def test_pods_that_do_not_run_are_found() -> None:
     assert details[1] == "state unknown: node node2 does not report it"
 
 
+@pytest.mark.parametrize(
+    ("ip", "words"),
+    [
+        ("10.99.0.2", "is not one of node2's pod CIDR 10.244.1.0/24"),
+        ("10.244.1.2", "its address 10.244.1.2 is that of default/b, too"),
+        ("", "it has no address"),
+    ],
+)
+def test_addresses_of_pods_are_judged(ip: str, words: str) -> None:
+    """Each of its own node's range, and each only once."""
+    states = {
+        "node1": {"pods": [entry("a", "10.244.0.2")]},
+        "node2": {"pods": [entry("b", "10.244.1.2"), entry("c", ip)]},
+    }
+    observed = Observed.of({"node1": "172.18.0.2", "node2": "172.18.0.3"}, states)
+    failed = [finding for finding in check.judge_pods(CLUSTER, observed) if not finding.ok]
+    assert [finding.target for finding in failed] == ["default/c"]
+    assert words in failed[0].detail
+
+
+def test_pairs_of_nodes_without_pods_are_named_as_unproven() -> None:
+    """Nothing was captured there, and the report says so."""
+    assert check.unproven(CLUSTER, EXPECTATIONS) == ()
+    assert check.unproven(CLUSTER, ()) == ("node1 -> node2", "node2 -> node1")
+
+
 def test_a_pod_that_has_done_its_work_need_not_answer() -> None:
     """Its state is right, nobody probes it, and another pod stands for its node on the wire."""
     states = {
