@@ -242,11 +242,10 @@ def _released(stream: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        response = getattr(stream, "_response", None)
-        with suppress(OSError):
-            stream.close()
-        if response is not None:
-            response.close()
+        for part in (getattr(stream, "_response", None), stream):
+            with suppress(OSError, ValueError):  # the one may have closed the other
+                if part is not None:
+                    part.close()
 
 
 def _hang_up(stream: Any) -> None:
