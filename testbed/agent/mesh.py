@@ -27,6 +27,8 @@ __all__ = ["main", "run"]
 STATE = Path("/var/lib/testbed/state.json")
 _OPEN_AT_ONCE = 256
 _REFUSED_SECONDS = 0.02
+_SECONDS_A_PROBE = 0.002
+"""Beyond the time of one: what a great number may take in all."""
 _CAPTURE_ROUNDS, _CAPTURE_SECONDS = 3, 0.5
 
 
@@ -114,7 +116,11 @@ class _Run:
         self.results: list[dict[str, Any]] = []
         self._marker: str = request["marker"]
         self._spaces = spaces
-        self._deadline: float = time.monotonic() + request["timeout"]
+        # A probe has its time from when it is sent, however many there are before it.
+        self._seconds: float = request["timeout"]
+        total = self._seconds + len(request["probes"]) * _SECONDS_A_PROBE
+        self._deadline = time.monotonic() + total
+        self._looked = 0.0
         self._active: dict[int, probes.Probe] = {}
         self._again: list[dict[str, Any]] = []
 
@@ -161,17 +167,21 @@ class _Run:
             elif probe.events != key.events:
                 selector.modify(probe.socket, probe.events)
         now = time.monotonic()
-        for descriptor, probe in self._active.items():
-            if descriptor not in finished:
-                if now >= self._deadline:
-                    finished[descriptor] = probe.expired()
-                else:
-                    probe.tick(now)
+        if now - self._looked >= probes.RETRY_SECONDS / 4:
+            self._looked = now
+            for descriptor, probe in self._active.items():
+                if descriptor not in finished:
+                    if now >= min(self._deadline, probe.started + self._seconds):
+                        finished[descriptor] = probe.expired()
+                    else:
+                        probe.tick(now)
         for descriptor, result in finished.items():
             probe = self._active.pop(descriptor)
             selector.unregister(probe.socket)
             probe.socket.close()
-            if result.get("refused") and now < self._deadline:
-                self._again.append({**probe.wanted, "error": result["error"]})
+            first = probe.wanted.get("started", probe.started)
+            if result.get("refused") and now < min(self._deadline, first + self._seconds):
+                again = {"error": result["error"], "started": first}
+                self._again.append({**probe.wanted, **again})
             else:
                 self.results.append(result)

@@ -5,6 +5,7 @@ Each is a small state machine on one non-blocking socket, driven by :mod:`.mesh`
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import selectors
@@ -30,12 +31,15 @@ RETRY_SECONDS = 0.2
 
 ECHO_REPLY, ECHO_REQUEST = 0, 8
 _UNREACHABLE, _TIME_EXCEEDED = 3, 11
+_SO_ATTACH_FILTER = 26
 
 
 class Probe(Protocol):
     """One probe under way."""
 
     wanted: dict[str, Any]
+    started: float
+    """:func:`time.monotonic` when it was first sent."""
     socket: socket.socket
     events: int
 
@@ -86,6 +90,28 @@ def checksum(data: bytes) -> int:
     return ~total & 0xFFFF
 
 
+def _hear_only(listener: socket.socket, identity: int) -> None:
+    """Let a raw ICMP socket hear only messages with its identity, and ICMP errors.
+
+    The kernel gives every raw socket of a namespace every ICMP packet there: with many probes at
+    once, each answer would wake all of them. Classic BPF on the packet from its IP header on.
+    """
+    program = struct.pack(
+        "HBBI" * 8,
+        *(0xB1, 0, 0, 0),  # x = length of the IP header
+        *(0x48, 0, 0, 4),  # a = half word at x + 4: the ICMP identity
+        *(0x15, 3, 0, identity),  # equal: accept
+        *(0x50, 0, 0, 0),  # a = byte at x: the ICMP type
+        *(0x15, 1, 0, _UNREACHABLE),
+        *(0x15, 0, 1, _TIME_EXCEEDED),
+        *(0x06, 0, 0, 0xFFFFFFFF),  # accept
+        *(0x06, 0, 0, 0),  # drop
+    )
+    buffer = ctypes.create_string_buffer(program)
+    fprog = struct.pack("HL", 8, ctypes.addressof(buffer))
+    listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
+
+
 class _Echo:
     events = selectors.EVENT_READ
 
@@ -94,10 +120,11 @@ class _Echo:
         self._payload = payload(marker, wanted["id"])
         self._identity = (os.getpid() ^ wanted["id"]) & 0xFFFF
         self._error = "no echo reply"
-        self._sent = time.monotonic()
+        self.started = self._sent = time.monotonic()
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
         try:
             self.socket.setblocking(False)
+            _hear_only(self.socket, self._identity)
             self._send()
         except BaseException:
             self.socket.close()
@@ -145,7 +172,7 @@ class _Echo:
 class _ClientIp:
     def __init__(self, wanted: dict[str, Any]) -> None:
         self.wanted = wanted
-        self._started = time.monotonic()
+        self.started = time.monotonic()
         self._answer = b""
         self._error = "the connection was not answered"
         self.events = selectors.EVENT_WRITE
@@ -195,7 +222,7 @@ class _ClientIp:
         return {
             "id": self.wanted["id"],
             "ok": True,
-            "milliseconds": round((time.monotonic() - self._started) * 1000, 3),
+            "milliseconds": round((time.monotonic() - self.started) * 1000, 3),
             "seen_as": body.decode(errors="replace").strip().rpartition(":")[0],
         }
 

@@ -52,7 +52,8 @@ def run(
         request = check.request(expectations, node, marker, _UPLINK, seconds)
         try:
             word = archive.deliver(client, container, json.dumps(request))
-            answer = execute(client, container, ["testbed-agent", "probe", word])
+            limit = 60 + 2 * (seconds + 0.002 * len(request["probes"]))  # as agent/mesh.py
+            answer = execute(client, container, ["testbed-agent", "probe", word], limit)
             return dict(json.loads(answer))
         except (NodeError, ValueError) as error:
             return {**_NO_ANSWER, "state": {"phase": f"not answering: {error}"}}
