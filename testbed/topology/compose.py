@@ -1,4 +1,7 @@
-"""The Compose file: services are nodes, the network is the underlay, ``x-testbed`` is the rest.
+"""The Compose file: services are nodes and routers, networks are the underlay.
+
+``x-testbed`` is the rest. A service is a node, on one network, unless its own ``x-testbed`` says
+``role: router``: then it joins several and runs no pods.
 
 The format is the `Compose specification <https://compose-spec.io>`_. What Compose would honour and
 testbed does not is refused with the reason, so that the file never promises what it does not keep.
@@ -6,21 +9,27 @@ testbed does not is refused with the reason, so that the file never promises wha
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
-from testbed.topology import names
-from testbed.topology.declared import Cidr, NodeDeclaration
+from testbed.topology import names, networks
+from testbed.topology.declared import (
+    Cidr,
+    Fabric,
+    NetworkDeclaration,
+    NodeDeclaration,
+    RouterDeclaration,
+)
+from testbed.topology.model import MESH_AS_NUMBER
 from testbed.topology.section import Section, mapping
 from testbed.topology.settings import SETTINGS
-from testbed.topology.source import BROKEN, Value, describe, quote
+from testbed.topology.source import Value, quote
 
 __all__ = [
     "IMAGE",
     "TOP_LEVEL",
     "TOP_LEVEL_REFUSED",
     "WELL_KNOWN_LABELS",
-    "read_nodes",
-    "read_underlay",
+    "read_fabric",
 ]
 
 IMAGE = "testbed-node"
@@ -38,6 +47,8 @@ TOP_LEVEL_REFUSED = {
     "volumes": "a node keeps nothing outside its container",
 }
 
+_ROLES = ("node", "router")
+_NO_PODS = "a router runs no pods"
 _PRIVILEGES = "testbed finds out which privileges the engine grants; see `testbed doctor`"
 _LIFECYCLE = "testbed starts and stops the nodes together"
 _FILES = "a node's files come from its plan; see `testbed plan`"
@@ -89,95 +100,93 @@ _SERVICE_REFUSED = {
 }
 
 
-def read_nodes(document: Section) -> tuple[NodeDeclaration, ...]:
-    """The services, in file order; what is wrong with one does not hide the others."""
+def read_fabric(document: Section) -> Fabric:
+    """The services and networks, in file order; what is wrong with one does not hide the others."""
     services = document.section("services")
     if document.get("services") is None or (services is not None and not services.values):
         document.problem(
             "services",
             f"missing; each service is a node: write at least `node1: {{image: {IMAGE}}}`",
         )
+    declared = networks.read_networks(document)
     if services is None:
-        return ()
-    network = _network_name(document)
-    return tuple(_node(services, name, network) for name in services.values)
+        return Fabric(())
+    machines = [_machine(services, name, declared) for name in services.values]
+    nodes = tuple(each for each in machines if isinstance(each, NodeDeclaration))
+    routers = tuple(each for each in machines if isinstance(each, RouterDeclaration))
+    if routers and not nodes:
+        document.problem("services", "every service is a router; add a node, which runs pods")
+    settled = networks.settled(declared or (), nodes, routers, document.problems)
+    return Fabric(nodes, routers, settled)
 
 
-def read_underlay(document: Section) -> Cidr | None:
-    """The subnet of the one network, if the file gives it."""
-    networks = document.section("networks")
-    if networks is None:
-        return None
-    first, *others = networks.values or ("default",)
-    for name in others:
-        networks.problem(name, f"a second network; all nodes share one, which is {quote(first)}")
-    network = networks.section(first)
-    if network is None:
-        return None
-    network.only(
-        ("driver", "ipam"),
-        {
-            "attachable": "only nodes are attached",
-            "driver_opts": "testbed sets the bridge's options: no host address, no masquerading",
-            "enable_ipv6": "this release is IPv4 only",
-            "external": "testbed creates and removes the network itself",
-            "internal": "Docker's isolation rules would drop bridged frames from pod addresses; "
-            "nothing leaves the machine anyway",
-            "labels": "testbed's labels tell its networks from others",
-            "name": "testbed names the network itself",
-        },
-        extensions=True,
-    )
-    network.choice("driver", ("bridge",), "bridge")
-    return _subnet(network)
-
-
-def _subnet(network: Section) -> Cidr | None:
-    ipam = network.section("ipam")
-    if ipam is None:
-        return None
-    ipam.only(("driver", "config"), extensions=True)
-    ipam.choice("driver", ("default",), "default")
-    pools = ipam.sections("config")
-    for pool in pools[1:]:
-        pool.problems.add(pool.place, f"{pool.where}: a second subnet; all nodes share one")
-    for pool in pools[:1]:
-        reason = "node addresses follow from the subnet: .1 is the gateway, .2 the first node"
-        pool.only(("subnet",), dict.fromkeys(("gateway", "ip_range", "aux_addresses"), reason))
-        subnet = pool.network("subnet")
-        if subnet is not None:
-            return Cidr(f"{pool.where}.subnet", subnet, pool.place_of("subnet"))
-    return None
-
-
-def _network_name(document: Section) -> str:
-    """The network that all nodes are on; Compose's own default unless the file declares one."""
-    networks = document.values.get("networks")
-    declared = networks.data if networks is not None else None
-    return next(iter(declared), "default") if isinstance(declared, Mapping) else "default"
-
-
-def _node(services: Section, name: str, network: str) -> NodeDeclaration:
+def _machine(
+    services: Section, name: str, declared: tuple[NetworkDeclaration, ...] | None
+) -> NodeDeclaration | RouterDeclaration:
     if error := names.dns_label(name):
         services.problem(name, f"a node's name: {error}")
     place = services.place_of(name)
     value = services.values[name]
     service = mapping(Value(value.data or {}, place), services.path(name), services.problems)
     if service is None:
-        return NodeDeclaration(name, place)
+        return NodeDeclaration(name, place, network="")
     service.only(("image", "hostname", "networks", "x-testbed"), _SERVICE_REFUSED, extensions=True)
     _check_image(service)
     hostname = service.text("hostname")
     if hostname not in (None, name):
         service.problem("hostname", f"{quote(hostname or '')} is not the node's name; remove it")
-    _check_networks(service, network)
+    attached = networks.attached(service, declared)
+    if service.get("x-testbed") is None:
+        return NodeDeclaration(name, place, network=_uplink(service, attached))
     settings = service.section("x-testbed")
     if settings is None:
-        return NodeDeclaration(name, place)
-    settings.only(("labels", "pod_cidr"))
+        return NodeDeclaration(name, place, network="")
+    role = "node" if settings.get("role") is None else settings.choice("role", _ROLES, "")
+    match role:
+        case "router":
+            return _router(name, service, settings, attached)
+        case "node":
+            return _node(name, service, settings, _uplink(service, attached))
+    return NodeDeclaration(name, place, network="")
+
+
+def _node(name: str, service: Section, settings: Section, network: str) -> NodeDeclaration:
+    refused = {"as_number": f"only a router has one; the nodes are all in {MESH_AS_NUMBER}"}
+    settings.only(("role", "labels", "pod_cidr"), refused)
     chosen = settings.network("pod_cidr")
     pod_cidr = Cidr("pod_cidr", chosen, settings.place_of("pod_cidr")) if chosen else None
-    return NodeDeclaration(name, place, _labels(settings), pod_cidr)
+    return NodeDeclaration(name, service.place, _labels(settings), pod_cidr, network)
+
+
+def _router(
+    name: str, service: Section, settings: Section, attached: tuple[str, ...] | None
+) -> RouterDeclaration:
+    settings.only(("role", "as_number"), {"labels": _NO_PODS, "pod_cidr": _NO_PODS})
+    number = settings.integer("as_number", 1, 2**32 - 1)
+    if number == MESH_AS_NUMBER:
+        settings.problem(
+            "as_number",
+            f"{number} is the nodes' own, and eBGP is spoken between two: write for example "
+            f"{MESH_AS_NUMBER + 1}",
+        )
+    if attached is not None and len(attached) < 2:
+        service.problem("networks", f"a router joins two or more networks, not {attached[0]} alone")
+        attached = None
+    return RouterDeclaration(name, service.place, attached or (), number)
+
+
+def _uplink(service: Section, attached: tuple[str, ...] | None) -> str:
+    """The one network of a node; empty when that is wrong."""
+    if attached is None:
+        return ""
+    if len(attached) > 1:
+        service.problem(
+            "networks",
+            f"a node is on one network, not on {' and '.join(attached)}; keep one, or make the "
+            "service a router: x-testbed: {role: router}",
+        )
+        return ""
+    return attached[0]
 
 
 def _labels(settings: Section) -> Mapping[str, str]:
@@ -197,24 +206,3 @@ def _check_image(service: Section) -> None:
             f"{quote(image)} is not what a node runs; write `image: {IMAGE}` (testbed adds the "
             "tag), and give images of your own to pods",
         )
-
-
-def _check_networks(service: Section, network: str) -> None:
-    value = service.get("networks")
-    wanted: Collection[str] = ()
-    if value is None:
-        wanted = ("default",)
-    elif isinstance(value.data, Mapping):
-        wanted = value.data.keys()
-        for name, options in value.data.items():
-            if options.data and options.data is not BROKEN:
-                why = "addresses and interfaces follow from the order of the services"
-                service.problem("networks", f"{name} must be empty: {why}; write [{network}]")
-    elif isinstance(value.data, tuple):
-        wanted = service.texts("networks") or ()
-    else:
-        service.problem("networks", f"must be a list of names, not {describe(value.data)}")
-    for name in wanted:
-        if name != network:
-            message = f"{quote(name)} is not the file's network"
-            service.problem("networks", f"{message}; all nodes share one: networks: [{network}]")

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 
+from testbed.topology.cnis import Traits
 from testbed.topology.expansion import expand
 from testbed.topology.model import Backend, Container, ContainerPort, Pod
 from testbed.topology.source import Place, Value
@@ -16,12 +17,15 @@ from testbed.topology.source import Place, Value
 __all__ = [
     "Cidr",
     "ContainerDeclaration",
+    "Fabric",
     "FieldRef",
     "HostPort",
     "ManifestReference",
+    "NetworkDeclaration",
     "NodeDeclaration",
     "PodDeclaration",
     "PortDeclaration",
+    "RouterDeclaration",
     "Settings",
 ]
 
@@ -141,16 +145,6 @@ class PodDeclaration:
 
 
 @dataclass(frozen=True, slots=True)
-class NodeDeclaration:
-    """One service of the Compose file."""
-
-    name: str
-    place: Place
-    labels: Mapping[str, str] = field(default_factory=dict)
-    pod_cidr: Cidr | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Cidr:
     """A network and where it was set; a default stands at its section."""
 
@@ -158,6 +152,47 @@ class Cidr:
     """The key, for messages."""
     network: IPv4Network
     place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class NodeDeclaration:
+    """One service of the Compose file."""
+
+    name: str
+    place: Place
+    labels: Mapping[str, str] = field(default_factory=dict)
+    pod_cidr: Cidr | None = None
+    network: str = "default"
+    """Empty where the file is wrong about it, which is reported."""
+
+
+@dataclass(frozen=True, slots=True)
+class RouterDeclaration:
+    """A service whose role is router."""
+
+    name: str
+    place: Place
+    networks: tuple[str, ...]
+    """Empty where the file is wrong about them, which is reported."""
+    as_number: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkDeclaration:
+    """One network of the Compose file."""
+
+    name: str
+    place: Place
+    subnet: Cidr | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fabric:
+    """The machines of the Compose file and the networks between them, in file order."""
+
+    nodes: tuple[NodeDeclaration, ...]
+    routers: tuple[RouterDeclaration, ...] = ()
+    networks: tuple[NetworkDeclaration, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,11 +211,15 @@ class Settings:
     place: Place
     name: str
     cni: str
+    traits: Traits
     backend: Backend
+    backend_place: Place
     cluster: Cidr | None
     node_cidr_mask: int | None
+    """With IPAM blocks: the prefix length of a block."""
     mask_place: Place
     service: Cidr | None
     manifests: tuple[ManifestReference, ...]
     default_pods: int | None
     pods_place: Place
+    ipip: str

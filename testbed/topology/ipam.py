@@ -1,7 +1,8 @@
 """Which addresses a cluster's parts own.
 
 As in Kubernetes' node IPAM controller, every node takes the next free subnet of the cluster CIDR,
-so node number *i* has the *i*-th one unless a node chose its own.
+so node number *i* has the *i*-th one unless a node chose its own. CNIs with an IPAM of their own
+give nodes blocks instead: :mod:`testbed.topology.blocks`.
 """
 
 from __future__ import annotations
@@ -10,15 +11,10 @@ from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Network
 from itertools import combinations
 
-from testbed.topology.declared import Cidr, NodeDeclaration
+from testbed.topology.declared import Cidr, Fabric, NodeDeclaration
 from testbed.topology.source import Place, Problems
 
-__all__ = ["allocate", "capacity", "check_overlaps", "check_underlay"]
-
-
-def capacity(pod_cidr: IPv4Network) -> int:
-    """How many pods a node's CIDR numbers: all but the network, the bridge and the broadcast."""
-    return pod_cidr.num_addresses - 3
+__all__ = ["allocate", "check_overlaps", "check_underlay"]
 
 
 def allocate(
@@ -105,12 +101,30 @@ def check_overlaps(cidrs: Iterable[Cidr], problems: Problems) -> None:
             )
 
 
-def check_underlay(underlay: Cidr, nodes: int, problems: Problems) -> None:
-    """Report a node network that is too small; .1 is the gateway, .2 the first node."""
-    room = max(underlay.network.num_addresses - 3, 0)
-    if nodes > room:
-        problems.add(
-            underlay.place,
-            f"{underlay.name} {underlay.network} has addresses for {room} of {nodes} nodes (the "
-            "network, the gateway and the broadcast address take three); use a larger one",
+def check_underlay(fabric: Fabric, problems: Problems) -> None:
+    """Report networks whose subnets are too small.
+
+    .1 is the gateway; nodes are numbered from .2 and routers from the subnet's end, both by their
+    position in the whole topology and not by that on the network.
+    """
+    for network in fabric.networks:
+        if network.subnet is None:
+            continue
+        wanted = sum(
+            max((position + 1 for position, is_on in enumerate(on) if is_on), default=0)
+            for on in (
+                [node.network == network.name for node in fabric.nodes],
+                [network.name in router.networks for router in fabric.routers],
+            )
         )
+        subnet = network.subnet.network
+        room = max(subnet.num_addresses - 3, 0)
+        if wanted > room:
+            what = "nodes and routers" if fabric.routers else "nodes"
+            counted = ", counted through all networks" if len(fabric.networks) > 1 else ""
+            problems.add(
+                network.subnet.place,
+                f"{network.subnet.name} {subnet} has addresses for {room} of {wanted} {what}"
+                f"{counted} (the network, the gateway and the broadcast address take three); use a "
+                "larger one",
+            )

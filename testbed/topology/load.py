@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from testbed.errors import UsageError
-from testbed.topology.compose import TOP_LEVEL, TOP_LEVEL_REFUSED, read_nodes, read_underlay
+from testbed.topology.cnis import Cnis
+from testbed.topology.compose import TOP_LEVEL, TOP_LEVEL_REFUSED, read_fabric
 from testbed.topology.declared import ManifestReference
 from testbed.topology.manifests import read_manifests
 from testbed.topology.model import Cluster
 from testbed.topology.resolve import Overrides, resolve
 from testbed.topology.section import alternatives, mapping
-from testbed.topology.settings import Cnis, read_settings
+from testbed.topology.settings import read_settings
 from testbed.topology.source import Place, Problems, Value, documents, located, quote
 
 __all__ = ["Cnis", "Overrides", "find", "from_dict", "load", "shipped"]
@@ -102,11 +103,10 @@ def _cluster(
     document.only(TOP_LEVEL, TOP_LEVEL_REFUSED, extensions=True)
     default_name = path.name.partition(".")[0]
     settings = read_settings(document, default_name, cnis)
-    nodes = read_nodes(document)
-    underlay = read_underlay(document)
+    fabric = read_fabric(document)
     objects = list(_manifest_objects(settings.manifests, path.parent, problems))
     pods = read_manifests(objects, problems).pods
-    return resolve(settings, nodes, underlay, pods, overrides, problems)
+    return resolve(settings, fabric, pods, overrides, problems)
 
 
 def _manifest_objects(

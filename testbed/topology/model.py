@@ -11,7 +11,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 
-__all__ = ["Backend", "Cluster", "Container", "ContainerPort", "Node", "Pod"]
+__all__ = [
+    "MESH_AS_NUMBER",
+    "Backend",
+    "Cluster",
+    "Container",
+    "ContainerPort",
+    "Network",
+    "Node",
+    "Pod",
+    "Router",
+]
+
+
+MESH_AS_NUMBER = 64512
+"""The autonomous system of all nodes (Calico's default), within which they speak iBGP."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +83,39 @@ class Node:
     name: str
     index: int
     """Position in the topology, from 0; the underlay address follows from it."""
-    pod_cidr: IPv4Network
+    pod_cidrs: tuple[IPv4Network, ...]
+    """One for CNIs that number pods by node CIDR; the node's IPAM blocks for Calico."""
     labels: Mapping[str, str] = field(default_factory=dict)
+    network: str = "default"
+    """The :class:`Network` of its uplink."""
+    borrowed: tuple[IPv4Address, ...] = ()
+    """Addresses of other nodes' blocks that its pods use once its own blocks are full."""
+
+    @property
+    def pod_cidr(self) -> IPv4Network:
+        """The first, which is the only one but for CNIs with blocks."""
+        return self.pod_cidrs[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """One layer 2 segment of the underlay."""
+
+    name: str
+    subnet: IPv4Network | None = None
+    """``None``: the first free one is taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Router:
+    """A top-of-rack router between networks: a container of the node image without pods."""
+
+    name: str
+    index: int
+    """Position among the routers, from 0; its addresses are counted from the subnets' ends."""
+    networks: tuple[str, ...]
+    as_number: int | None = None
+    """The autonomous system in which it speaks eBGP with the nodes; ``None``: it does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +123,9 @@ class Backend:
     """How packets cross the underlay: the CNI's own backend name and its options."""
 
     type: str
-    """For flannel: ``vxlan`` or ``host-gw``."""
+    """For flannel ``vxlan``, ``host-gw``, …; for Calico the pool's encapsulation."""
     options: Mapping[str, int | bool | str] = field(default_factory=dict)
-    """Keys as the topology spells them: ``vni``, ``port``, ``mtu``, ``direct_routing``."""
+    """Keys as the topology spells them: ``vni``, ``direct_routing``, ``mode``, …"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +137,14 @@ class Cluster:
     backend: Backend
     cluster_cidr: IPv4Network
     node_cidr_mask: int
+    """Prefix length of a node's share of it; with IPAM blocks, of every block."""
     service_cidr: IPv4Network
     nodes: tuple[Node, ...]
     pods: tuple[Pod, ...]
-    underlay: IPv4Network | None = None
-    """The Compose file's subnet for the node network; ``None``: the first free one is taken."""
+    networks: tuple[Network, ...] = (Network("default"),)
+    routers: tuple[Router, ...] = ()
+    ipip: str = "auto"
+    """Which driver makes IP-in-IP tunnels: ``kernel``, ``ebpf``, or ``auto``."""
 
     def node(self, name: str) -> Node:
         """Return the node called ``name``.

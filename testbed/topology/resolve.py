@@ -1,34 +1,39 @@
 """From what the files declare to a complete cluster, as a cluster's controllers would complete it.
 
-Nodes get their pod CIDRs, every node gets its default pods, pods get their nodes.
+Nodes get their share of the pods' addresses, every node gets its default pods, pods get their
+nodes.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Network
 
 from testbed.topology import applications, ipam, names
+from testbed.topology.blocks import Holding
 from testbed.topology.declared import (
-    Cidr,
     ContainerDeclaration,
+    Fabric,
     NodeDeclaration,
     PodDeclaration,
     PortDeclaration,
+    RouterDeclaration,
     Settings,
 )
-from testbed.topology.model import Cluster, ContainerPort, Node, Pod
+from testbed.topology.model import Cluster, ContainerPort, Network, Node, Pod, Router
+from testbed.topology.networks import check_routed
 from testbed.topology.pods import default_hostname
 from testbed.topology.scheduling import Room, schedule
-from testbed.topology.settings import MAX_PODS
+from testbed.topology.section import either
+from testbed.topology.settings import DRIVERS, MAX_PODS, without_tunnels
+from testbed.topology.shares import holdings, shares
 from testbed.topology.source import Place, Problems, quote
 
 __all__ = ["MAX_NODES", "Overrides", "resolve"]
 
 MAX_NODES = 1023
-"""Ports of a Linux bridge (BR_MAX_PORTS is 1024, and 0 is none): the underlay is one bridge."""
+"""Ports of a Linux bridge (BR_MAX_PORTS is 1024, and 0 is none): every network is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +42,15 @@ class Overrides:
 
     name: str | None = None
     nodes: int | None = None
-    """Keep the first so many services, or go on with their naming."""
+    """Keep the first so many services, or go on with their naming; routers are not counted."""
     pods_per_node: int | None = None
+    ipip: str | None = None
+    """What makes IP-in-IP tunnels."""
 
 
 def resolve(
     settings: Settings,
-    nodes: Sequence[NodeDeclaration],
-    underlay: Cidr | None,
+    fabric: Fabric,
     pods: Sequence[PodDeclaration],
     overrides: Overrides,
     problems: Problems,
@@ -55,25 +61,27 @@ def resolve(
         TopologyError: every problem found so far, by the readers or here.
     """
     settings = _overridden(settings, overrides, problems)
-    kept = _kept(nodes, overrides, problems)
-    dropped = [node.name for node in nodes[len(kept) :]]
-    _check_names(settings, kept, overrides, problems)
-    ipam.check_overlaps(filter(None, (settings.cluster, settings.service, underlay)), problems)
-    if underlay:
-        ipam.check_underlay(underlay, len(kept), problems)
-    cluster_nodes = _nodes(settings, kept, problems)
-    defaults = _default_pods(settings, cluster_nodes, problems)
+    check_routed(settings, fabric, problems)
+    kept = _kept(fabric, overrides, problems)
+    _check_names(settings, (*kept, *fabric.routers), overrides, problems)
+    _check_addresses(settings, replace(fabric, nodes=kept), problems)
+    rooms = [
+        Room(node.name, {**node.labels, **_well_known(node.name)}, share)
+        for node, share in zip(kept, shares(settings, kept, problems), strict=True)
+    ]
+    defaults = _default_pods(settings, rooms, problems)
     _check_unique(pods, defaults, problems)
-    rooms = [Room(node.name, node.labels, node.pod_cidr) for node in cluster_nodes]
     every = (*pods, *defaults)
-    where = schedule(every, rooms, problems, dropped) if rooms else {}
+    where = schedule(every, rooms, problems, _absent(fabric, kept)) if rooms else {}
+    taken = {room.name: (room.share, room.addresses) for room in rooms}
+    held = holdings(settings, taken, problems)
     problems.check()
     scheduled = tuple(pod.on(where[position]) for position, pod in enumerate(every))
-    return _cluster(settings, cluster_nodes, scheduled, underlay)
+    return _cluster(settings, replace(fabric, nodes=kept), held, scheduled)
 
 
 def _cluster(
-    settings: Settings, nodes: tuple[Node, ...], pods: tuple[Pod, ...], underlay: Cidr | None
+    settings: Settings, fabric: Fabric, held: Mapping[str, Holding], pods: tuple[Pod, ...]
 ) -> Cluster:
     """The model's value; a setting that was wrong has stopped loading before."""
     assert settings.cluster
@@ -86,9 +94,27 @@ def _cluster(
         cluster_cidr=settings.cluster.network,
         node_cidr_mask=settings.node_cidr_mask,
         service_cidr=settings.service.network,
-        nodes=nodes,
+        nodes=tuple(
+            Node(
+                name=node.name,
+                index=index,
+                pod_cidrs=held[node.name].blocks,
+                labels={**node.labels, **_well_known(node.name)},
+                network=node.network,
+                borrowed=held[node.name].borrowed,
+            )
+            for index, node in enumerate(fabric.nodes)
+        ),
         pods=pods,
-        underlay=underlay.network if underlay else None,
+        networks=tuple(
+            Network(each.name, each.subnet.network if each.subnet else None)
+            for each in fabric.networks
+        ),
+        routers=tuple(
+            Router(router.name, index, router.networks, router.as_number)
+            for index, router in enumerate(fabric.routers)
+        ),
+        ipip=settings.ipip,
     )
 
 
@@ -104,30 +130,42 @@ def _overridden(settings: Settings, overrides: Overrides, problems: Problems) ->
             problems.add(place, f"{overrides.pods_per_node} is out of range; use 0 to {MAX_PODS}")
         else:
             settings = replace(settings, default_pods=overrides.pods_per_node, pods_place=place)
+    if overrides.ipip is not None:
+        place = Place("--ipip")
+        if overrides.ipip not in DRIVERS:
+            problems.add(
+                place, f"{quote(overrides.ipip)} is not supported; write {either(DRIVERS)}"
+            )
+        elif error := without_tunnels(settings.backend):
+            problems.add(place, error)
+        else:
+            settings = replace(settings, ipip=overrides.ipip)
     return settings
 
 
-def _kept(
-    nodes: Sequence[NodeDeclaration], overrides: Overrides, problems: Problems
-) -> tuple[NodeDeclaration, ...]:
-    """The first ``--nodes`` services, or all and more that continue their naming."""
+def _kept(fabric: Fabric, overrides: Overrides, problems: Problems) -> tuple[NodeDeclaration, ...]:
+    """The first ``--nodes`` nodes, or all and more that continue their naming on their network."""
+    nodes = fabric.nodes
     count = len(nodes) if overrides.nodes is None else overrides.nodes
     if not nodes:
         return ()
-    if not 1 <= count <= MAX_NODES:
+    most = max(MAX_NODES - len(fabric.routers), 0)
+    if not 1 <= count <= most:
         place = nodes[0].place if overrides.nodes is None else Place("--nodes")
+        routers = f" less {len(fabric.routers)} for routers" if fabric.routers else ""
         problems.add(
             place,
-            f"{count} nodes are out of range; use 1 to {MAX_NODES}, the ports of a Linux bridge",
+            f"{count} nodes are out of range; use 1 to {most}, the ports of a Linux bridge"
+            f"{routers}",
         )
-        return tuple(nodes[:MAX_NODES])
+        return nodes[:most]
     added: list[NodeDeclaration] = []
-    taken = {node.name for node in nodes}
+    taken = {node.name for node in nodes} | {router.name for router in fabric.routers}
     name = nodes[-1].name
     while len(nodes) + len(added) < count:
         name = _successor(name)
         if name not in taken:
-            added.append(NodeDeclaration(name, Place("--nodes")))
+            added.append(NodeDeclaration(name, Place("--nodes"), network=nodes[-1].network))
     return (*nodes[:count], *added)
 
 
@@ -142,36 +180,33 @@ def _successor(name: str) -> str:
 
 def _check_names(
     settings: Settings,
-    nodes: Sequence[NodeDeclaration],
+    machines: Sequence[NodeDeclaration | RouterDeclaration],
     overrides: Overrides,
     problems: Problems,
 ) -> None:
-    for node in nodes:
-        container = f"{settings.name}-{node.name}"
-        if len(container) > 63 and names.dns_label(node.name) is None:
+    for machine in machines:
+        container = f"{settings.name}-{machine.name}"
+        if len(container) > 63 and names.dns_label(machine.name) is None:
+            kind = "node" if isinstance(machine, NodeDeclaration) else "router"
             problems.add(
-                node.place if overrides.name is None else Place("--name"),
-                f"the container of node {quote(node.name)} would be called {quote(container)}: "
-                f"{len(container)} characters, but a host name has at most 63; shorten one name",
+                machine.place if overrides.name is None else Place("--name"),
+                f"the container of {kind} {quote(machine.name)} would be called "
+                f"{quote(container)}: {len(container)} characters, but a host name has at most 63; "
+                "shorten one name",
             )
 
 
-def _nodes(
-    settings: Settings, nodes: Sequence[NodeDeclaration], problems: Problems
-) -> tuple[Node, ...]:
-    """The nodes with their pod CIDRs; when there are none to give, a stand-in is given.
+def _check_addresses(settings: Settings, fabric: Fabric, problems: Problems) -> None:
+    subnets = (network.subnet for network in fabric.networks)
+    ipam.check_overlaps(filter(None, (settings.cluster, settings.service, *subnets)), problems)
+    ipam.check_underlay(fabric, problems)
 
-    So the pods are still checked, and their problems reported together with this one.
-    """
-    subnets = None
-    if settings.cluster is not None and settings.node_cidr_mask is not None:
-        mask, place = settings.node_cidr_mask, settings.mask_place
-        subnets = ipam.allocate(settings.cluster, mask, place, nodes, problems)
-    subnets = subnets or (IPv4Network("10.0.0.0/8"),) * len(nodes)
-    return tuple(
-        Node(node.name, index, subnet, {**node.labels, **_well_known(node.name)})
-        for index, (node, subnet) in enumerate(zip(nodes, subnets, strict=True))
-    )
+
+def _absent(fabric: Fabric, kept: Sequence[NodeDeclaration]) -> dict[str, str]:
+    """Why services of the file are no nodes."""
+    routers = {router.name: "it is a router, which runs no pods" for router in fabric.routers}
+    dropped = fabric.nodes[len(kept) :]
+    return {node.name: f"--nodes {len(kept)} leaves it out" for node in dropped} | routers
 
 
 def _well_known(node: str) -> dict[str, str]:
@@ -179,22 +214,20 @@ def _well_known(node: str) -> dict[str, str]:
 
 
 def _default_pods(
-    settings: Settings, nodes: Sequence[Node], problems: Problems
+    settings: Settings, rooms: Sequence[Room], problems: Problems
 ) -> tuple[PodDeclaration, ...]:
     count = settings.default_pods or 0
-    for node in nodes:
-        room = ipam.capacity(node.pod_cidr)
-        if count > room:
+    for room in rooms:
+        if count > room.share.capacity:
             problems.add(
                 settings.pods_place,
-                f"{count} default pods do not fit on {node.name}: its pod CIDR {node.pod_cidr} "
-                f"numbers {room} pods (the network, the bridge and the broadcast address take "
-                "three); use fewer pods or a shorter node_cidr_mask",
+                f"{count} default pods do not fit on {room.name}: {room.share.reason}; use fewer "
+                f"pods or {room.share.remedy}",
             )
             return ()
     return tuple(
-        _default_pod(f"netexec-{node.name}-{number}", node.name, settings.pods_place)
-        for node in nodes
+        _default_pod(f"netexec-{room.name}-{number}", room.name, settings.pods_place)
+        for room in rooms
         for number in range(1, count + 1)
     )
 

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network
+from types import MappingProxyType
 
 from testbed.topology.declared import HostPort, PodDeclaration
-from testbed.topology.ipam import capacity
+from testbed.topology.shares import Share
 from testbed.topology.source import Problems, quote
 
 __all__ = ["Room", "listed", "schedule"]
+
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -25,7 +27,7 @@ class Room:
 
     name: str
     labels: Mapping[str, str]
-    pod_cidr: IPv4Network
+    share: Share
     pods: int = 0
     addresses: int = 0
     """How many pods have an address of their own."""
@@ -54,7 +56,7 @@ class Room:
 
     def is_full(self, pod: PodDeclaration) -> bool:
         """Whether no address is left for the pod."""
-        return not pod.host_network and self.addresses >= capacity(self.pod_cidr)
+        return not pod.host_network and self.addresses >= self.share.capacity
 
     def objection(self, pod: PodDeclaration) -> str | None:
         """Why the pod cannot run here, or None."""
@@ -64,7 +66,7 @@ class Room:
             wanted, _, owner = conflicts[0]
             return f"port {wanted} is taken by pod {owner}"
         if self.is_full(pod):
-            return f"no address is left in {self.pod_cidr}"
+            return f"no address is left in {self.share.source}"
         return None
 
 
@@ -78,11 +80,11 @@ def schedule(
     pods: Sequence[PodDeclaration],
     rooms: Sequence[Room],
     problems: Problems,
-    dropped: Sequence[str] = (),
+    absent: Mapping[str, str] = _NOTHING,
 ) -> dict[int, str]:
     """The node of every pod, by the pod's position; pods that fit nowhere are left out.
 
-    ``dropped`` are nodes of the file that a command-line option removed, for messages.
+    ``absent`` says of names in the file why they are no nodes, as a clause for messages.
     """
     nodes = {room.name: room for room in rooms}
     chosen: dict[int, str] = {}
@@ -92,7 +94,7 @@ def schedule(
             continue
         room = nodes.get(pod.node)
         if room is None:
-            _report_unknown(pod, rooms, dropped, problems)
+            _report_unknown(pod, rooms, absent, problems)
             continue
         _report_pinned(pod, room, overfull, problems)
         room.place(pod)
@@ -110,14 +112,14 @@ def schedule(
 
 
 def _report_unknown(
-    pod: PodDeclaration, rooms: Sequence[Room], dropped: Sequence[str], problems: Problems
+    pod: PodDeclaration, rooms: Sequence[Room], absent: Mapping[str, str], problems: Problems
 ) -> None:
     nodes = listed([room.name for room in rooms])
-    why = f"--nodes {len(rooms)} leaves it out" if pod.node in dropped else "there is no such node"
+    name = pod.node or ""
     problems.add(
         pod.node_place or pod.place,
-        f"spec.nodeName: pod {pod.key} wants node {quote(pod.node or '')}, but {why}; "
-        f"the nodes are {nodes}",
+        f"spec.nodeName: pod {pod.key} wants node {quote(name)}, but "
+        f"{absent.get(name, 'there is no such node')}; the nodes are {nodes}",
     )
 
 
@@ -139,9 +141,8 @@ def _report_pinned(pod: PodDeclaration, room: Room, overfull: set[str], problems
         overfull.add(room.name)
         problems.add(
             place,
-            f"pod {pod.key} finds no address on {room.name}: its pod CIDR {room.pod_cidr} numbers "
-            f"{capacity(room.pod_cidr)} pods (the network, the bridge and the broadcast address "
-            "take three); move pods or use a shorter node_cidr_mask",
+            f"pod {pod.key} finds no address on {room.name}: {room.share.reason}; move pods or "
+            f"use {room.share.remedy}",
         )
 
 

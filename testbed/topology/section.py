@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 
 from testbed.topology.source import BROKEN, Place, Problems, Value, describe, quote
 
-__all__ = ["Section", "alternatives", "mapping"]
+__all__ = ["Section", "alternatives", "either", "mapping"]
 
 _PRIVATE = "a part of 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16"
 _PLAIN = re.compile(r"\w[-\w]*")
@@ -28,6 +28,12 @@ def alternatives(word: str, known: Collection[str], what: str = "known") -> str:
     if close:
         return f"; did you mean {quote(folded[close[0]])}?"
     return f"; {what}: {', '.join(known) or 'none'}"
+
+
+def either(words: Collection[str]) -> str:
+    """``a``, ``a or b``, ``a, b or c``."""
+    *others, last = words
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def mapping(value: Value, where: str, problems: Problems) -> Section | None:
@@ -182,11 +188,11 @@ class Section:
 
     def choice(self, key: str, allowed: Collection[str], default: str) -> str:
         """One of a few words; ``default`` when the key is absent or wrong."""
-        text = self.text(key)
+        text = self.text(key, either(allowed))
         if text is None:
             return default
         if text not in allowed:
-            self.problem(key, f"{quote(text)} is not supported; write {' or '.join(allowed)}")
+            self.problem(key, f"{quote(text)} is not supported; write {either(allowed)}")
             return default
         return text
 

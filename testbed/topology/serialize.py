@@ -9,7 +9,16 @@ from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
-from testbed.topology.model import Backend, Cluster, Container, ContainerPort, Node, Pod
+from testbed.topology.model import (
+    Backend,
+    Cluster,
+    Container,
+    ContainerPort,
+    Network,
+    Node,
+    Pod,
+    Router,
+)
 
 __all__ = ["from_json", "to_json"]
 
@@ -25,7 +34,20 @@ def to_json(cluster: Cluster) -> dict[str, Any]:
         "service_cidr": str(cluster.service_cidr),
         "nodes": [_node(node) for node in cluster.nodes],
         "pods": [_pod(pod) for pod in cluster.pods],
-        "underlay": str(cluster.underlay) if cluster.underlay else None,
+        "networks": [
+            {"name": each.name, "subnet": str(each.subnet) if each.subnet else None}
+            for each in cluster.networks
+        ],
+        "routers": [
+            {
+                "name": each.name,
+                "index": each.index,
+                "networks": list(each.networks),
+                "as_number": each.as_number,
+            }
+            for each in cluster.routers
+        ],
+        "ipip": cluster.ipip,
     }
 
 
@@ -42,12 +64,17 @@ def from_json(data: Mapping[str, Any]) -> Cluster:
         cluster_cidr=IPv4Network(data["cluster_cidr"]),
         node_cidr_mask=data["node_cidr_mask"],
         service_cidr=IPv4Network(data["service_cidr"]),
-        nodes=tuple(
-            Node(row["name"], row["index"], IPv4Network(row["pod_cidr"]), dict(row["labels"]))
-            for row in data["nodes"]
-        ),
+        nodes=tuple(_node_from(row) for row in data["nodes"]),
         pods=tuple(_pod_from(row) for row in data["pods"]),
-        underlay=IPv4Network(data["underlay"]) if data["underlay"] else None,
+        networks=tuple(
+            Network(row["name"], IPv4Network(row["subnet"]) if row["subnet"] else None)
+            for row in data["networks"]
+        ),
+        routers=tuple(
+            Router(row["name"], row["index"], tuple(row["networks"]), row["as_number"])
+            for row in data["routers"]
+        ),
+        ipip=data["ipip"],
     )
 
 
@@ -55,8 +82,10 @@ def _node(node: Node) -> dict[str, Any]:
     return {
         "name": node.name,
         "index": node.index,
-        "pod_cidr": str(node.pod_cidr),
+        "pod_cidrs": [str(cidr) for cidr in node.pod_cidrs],
         "labels": dict(node.labels),
+        "network": node.network,
+        "borrowed": [str(address) for address in node.borrowed],
     }
 
 
@@ -94,6 +123,17 @@ def _port(port: ContainerPort) -> dict[str, Any]:
         "host_port": port.host_port,
         "host_ip": str(port.host_ip) if port.host_ip else None,
     }
+
+
+def _node_from(row: Mapping[str, Any]) -> Node:
+    return Node(
+        name=row["name"],
+        index=row["index"],
+        pod_cidrs=tuple(IPv4Network(cidr) for cidr in row["pod_cidrs"]),
+        labels=dict(row["labels"]),
+        network=row["network"],
+        borrowed=tuple(IPv4Address(address) for address in row["borrowed"]),
+    )
 
 
 def _pod_from(row: Mapping[str, Any]) -> Pod:

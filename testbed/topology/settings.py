@@ -4,38 +4,51 @@
 name           the testbed's name                                    Compose's, the file's
 cni            a planner of :mod:`testbed.cni`                       required
 backend        its backend: a name, or a mapping of type and options the CNI's first
-cluster_cidr   the pods' addresses                                   10.244.0.0/16
+cluster_cidr   the pods' addresses, whichever CNI                    10.244.0.0/16
 node_cidr_mask prefix length of a node's share of them               24
 service_cidr   the services' addresses                               10.96.0.0/16
 manifests      files (relative to this one) and objects              none
 default_pods   netexec pods on every node                            2
+ipip           driver of IP-in-IP tunnels: kernel, ebpf, auto        auto
 ============== ===================================================== =====================
+
+Calico's own default pool is 192.168.0.0/16; here its clusters too are numbered from 10.244.0.0/16,
+so that topologies differ only where they say so. It cuts the pool into blocks, so its ``backend``
+has ``block_size`` (default 26) where others have ``node_cidr_mask``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from ipaddress import IPv4Network
-from typing import TypeAlias
 
 from testbed.topology import names
+from testbed.topology.cnis import Cnis, OptionType, Traits
 from testbed.topology.declared import Cidr, ManifestReference, Settings
 from testbed.topology.model import Backend
 from testbed.topology.section import Section, alternatives
-from testbed.topology.source import BROKEN, describe, quote
+from testbed.topology.source import BROKEN, Place, describe, quote
 
-__all__ = ["MAX_PODS", "SETTINGS", "Cnis", "read_settings"]
-
-Cnis: TypeAlias = Mapping[str, Mapping[str, Mapping[str, type]]]
-"""CNI name → backend type → option → its type; a CNI's first backend is its default."""
+__all__ = ["DRIVERS", "MAX_PODS", "SETTINGS", "read_settings", "without_tunnels"]
 
 SETTINGS = (
     *("name", "cni", "backend", "cluster_cidr", "node_cidr_mask", "service_cidr"),
-    *("manifests", "default_pods"),
+    *("manifests", "default_pods", "ipip"),
 )
-_RANGES = {"vni": (1, 16_777_215), "port": (1, 65535), "mtu": (576, 65535)}
+_RANGES = {
+    "vni": (1, 16_777_215),
+    "port": (1, 65535),
+    "mtu": (576, 65535),
+    "block_size": (20, 32),
+    "keepalive": (0, 65535),
+    "max_restart_time": (1, 3600),
+}
+DRIVERS = ("auto", "kernel", "ebpf")
+"""What makes IP-in-IP tunnels."""
 _MAX_MASK = 29
 """A longer prefix leaves no room: the network, the bridge and the broadcast address take three."""
+_BLOCK_SIZE = 26
+"""Calico's default."""
 MAX_PODS = 65536
 
 
@@ -48,23 +61,51 @@ def read_settings(document: Section, default_name: str, cnis: Cnis) -> Settings:
     section = section or Section({}, document.place, "x-testbed", document.problems)
     section.only(SETTINGS)
     cni = _cni(section, cnis, given)
+    traits = cnis.get(cni, Traits({}))
+    backend = _backend(section, cni, traits.backends) if cni else Backend("")
+    share = _block_size if traits.blocks else _mask
+    mask, mask_place = share(section, backend)
     return Settings(
         place=section.place,
         name=_name(document, section, default_name),
         cni=cni,
-        backend=_backend(section, cni, cnis[cni]) if cni else Backend(""),
+        traits=traits,
+        backend=backend,
+        backend_place=section.place_of("backend"),
         cluster=_cidr(section, "cluster_cidr", "10.244.0.0/16"),
-        node_cidr_mask=_number(section, "node_cidr_mask", 1, _MAX_MASK, 24),
-        mask_place=section.place_of("node_cidr_mask"),
+        node_cidr_mask=mask,
+        mask_place=mask_place,
         service=_service_cidr(section),
         manifests=tuple(_manifests(section)),
         default_pods=_number(section, "default_pods", 0, MAX_PODS, 2),
         pods_place=section.place_of("default_pods"),
+        ipip=_driver(section, backend),
     )
 
 
 def _number(section: Section, key: str, low: int, high: int, default: int) -> int | None:
     return default if section.get(key) is None else section.integer(key, low, high)
+
+
+def _mask(section: Section, backend: Backend) -> tuple[int | None, Place]:
+    del backend  # only blocks are its own
+    mask = _number(section, "node_cidr_mask", 1, _MAX_MASK, 24)
+    return mask, section.place_of("node_cidr_mask")
+
+
+def _block_size(section: Section, backend: Backend) -> tuple[int | None, Place]:
+    if section.get("node_cidr_mask") is not None:
+        section.problem(
+            "node_cidr_mask",
+            "this CNI numbers pods from blocks of its own; write block_size under backend",
+        )
+    given = section.get("backend")
+    options = given.data if given is not None and isinstance(given.data, Mapping) else {}
+    value = options.get("block_size")
+    if value is None or value.data is None:
+        return _BLOCK_SIZE, section.place_of("backend")
+    size = backend.options.get("block_size")
+    return size if isinstance(size, int) else None, value.place
 
 
 def _name(document: Section, section: Section, default: str) -> str:
@@ -95,7 +136,9 @@ def _cni(section: Section, cnis: Cnis, given: bool) -> str:
     return cni or ""
 
 
-def _backend(section: Section, cni: str, backends: Mapping[str, Mapping[str, type]]) -> Backend:
+def _backend(
+    section: Section, cni: str, backends: Mapping[str, Mapping[str, OptionType]]
+) -> Backend:
     default = next(iter(backends), "")
     value = section.get("backend")
     if value is None:
@@ -117,7 +160,7 @@ def _backend(section: Section, cni: str, backends: Mapping[str, Mapping[str, typ
 
 
 def _backend_type(
-    section: Section, key: str, cni: str, backends: Mapping[str, Mapping[str, type]]
+    section: Section, key: str, cni: str, backends: Mapping[str, Mapping[str, OptionType]]
 ) -> str:
     kind = section.text(key)
     if kind is not None and kind not in backends:
@@ -127,7 +170,9 @@ def _backend_type(
     return kind or ""
 
 
-def _options(section: Section, kind: str, types: Mapping[str, type]) -> dict[str, int | bool | str]:
+def _options(
+    section: Section, kind: str, types: Mapping[str, OptionType]
+) -> dict[str, int | bool | str]:
     found: dict[str, int | bool | str] = {}
     for key in section.values:
         if key == "type":
@@ -142,12 +187,28 @@ def _options(section: Section, kind: str, types: Mapping[str, type]) -> dict[str
     return found
 
 
-def _option(section: Section, key: str, kind: type) -> int | bool | str | None:
+def _option(section: Section, key: str, kind: OptionType) -> int | bool | str | None:
+    if isinstance(kind, tuple):
+        return section.choice(key, kind, kind[0])
     if kind is bool:
         return section.flag(key)
     if kind is int:
         return section.integer(key, *_RANGES.get(key, (0, 2**31 - 1)))
     return section.text(key)
+
+
+def _driver(section: Section, backend: Backend) -> str:
+    driver = section.choice("ipip", DRIVERS, "auto")
+    if section.get("ipip") is not None and (error := without_tunnels(backend)):
+        section.problem("ipip", error)
+    return driver
+
+
+def without_tunnels(backend: Backend) -> str | None:
+    """Why no driver of IP-in-IP tunnels can be chosen for ``backend``, or None."""
+    if backend.type in ("", "ipip"):
+        return None
+    return f"backend {backend.type} has no IP-in-IP tunnels; remove it"
 
 
 def _cidr(section: Section, key: str, default: str) -> Cidr | None:

@@ -9,14 +9,9 @@ import pytest
 
 from testbed.errors import TopologyError
 from testbed.topology.load import load
+from tests.unit.topology.strategies import CNIS
 
 DIRECTORY = Path(__file__).parent
-CNIS = {
-    "flannel": {
-        "vxlan": {"vni": int, "port": int, "mtu": int, "direct_routing": bool},
-        "host-gw": {},
-    }
-}
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in DIRECTORY.glob("*.yaml")))

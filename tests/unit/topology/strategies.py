@@ -6,15 +6,35 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from testbed.topology.load import Cnis, from_dict
+from testbed.topology.cnis import Cnis, Traits
+from testbed.topology.load import from_dict
 from testbed.topology.model import Cluster
 
 CNIS: Cnis = {
-    "flannel": {
-        "vxlan": {"vni": int, "port": int, "mtu": int, "direct_routing": bool},
-        "host-gw": {},
-    }
+    "flannel": Traits(
+        {
+            "vxlan": {"vni": int, "port": int, "mtu": int, "direct_routing": bool},
+            "host-gw": {},
+            "ipip": {"direct_routing": bool},
+        },
+        routed=frozenset({"vxlan", "ipip"}),
+    ),
+    "calico": Traits(
+        {
+            "ipip": {
+                "mode": ("Always", "CrossSubnet"),
+                "block_size": int,
+                "strict_affinity": bool,
+                "mtu": int,
+            },
+            "none": {"block_size": int, "strict_affinity": bool},
+        },
+        blocks=True,
+        tunnels=frozenset({"ipip"}),
+        routed=frozenset({"ipip", "none"}),
+    ),
 }
+"""Stand-ins: what these tests say holds for any CNI of such traits."""
 
 _ADDRESSES: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
     [
@@ -37,7 +57,21 @@ _BACKENDS = st.one_of(
         },
     ),
 )
+_BLOCKS: st.SearchStrategy[dict[str, Any]] = st.one_of(
+    st.fixed_dictionaries(
+        {"type": st.just("ipip")},
+        optional={
+            "mode": st.sampled_from(["Always", "CrossSubnet"]),
+            "block_size": st.integers(25, 30),
+            "strict_affinity": st.booleans(),
+            "mtu": st.integers(1280, 9000),
+        },
+    ),
+    st.fixed_dictionaries({"type": st.just("none")}, optional={"block_size": st.just(32)}),
+)
+_POOLS = st.sampled_from(["192.168.0.0/16", "10.244.64.0/18", "172.16.4.0/22"])
 _NAMES = st.from_regex(r"[a-z]([a-z0-9-]{0,8}[a-z0-9])?", fullmatch=True)
+_AS_NUMBERS = st.sampled_from([{}, {"as_number": 64513}, {"as_number": 2**32 - 1}])
 _LABELS = st.dictionaries(_NAMES, _NAMES, max_size=2)
 _IMAGES = st.sampled_from(["netexec", "busybox:1.36", "docker.io/library/nginx", "redis", "iperf3"])
 _BANDWIDTH = st.dictionaries(
@@ -76,6 +110,42 @@ def topologies(draw: st.DrawFn) -> dict[str, Any]:
 def clusters(draw: st.DrawFn) -> Cluster:
     """A valid cluster; its addresses stay clear of 100.64.0.0/10."""
     return from_dict(draw(topologies()), cnis=CNIS)
+
+
+@st.composite
+def wide_topologies(draw: st.DrawFn) -> dict[str, Any]:
+    """The same with several networks, a router on all of them, Calico or VXLAN."""
+    data = draw(topologies())
+    names = draw(st.lists(_NAMES, min_size=2, max_size=4, unique=True))
+    data["networks"] = {
+        name: draw(st.sampled_from([None, {"ipam": {"config": [{"subnet": subnet}]}}]))
+        for name, subnet in ((name, f"172.30.{index}.0/24") for index, name in enumerate(names))
+    }
+    on = list(data["networks"])
+    for service in data["services"].values():
+        network = draw(st.sampled_from(on))
+        service["networks"] = draw(st.sampled_from([[network], {network: None}]))
+    for name in draw(st.lists(_NAMES, min_size=1, max_size=2, unique=True)):
+        role = {"role": "router", **draw(_AS_NUMBERS)}
+        data["services"][f"{name}-top-of-rack"] = {
+            "image": "testbed-node",
+            "networks": draw(st.permutations(on)),
+            "x-testbed": role,
+        }
+    settings = data["x-testbed"]
+    settings.pop("backend", None)
+    if draw(st.booleans()):
+        settings.pop("node_cidr_mask", None)
+        settings |= {"cni": "calico", "backend": draw(_BLOCKS), "cluster_cidr": draw(_POOLS)}
+        if settings["backend"]["type"] == "ipip":
+            settings["ipip"] = draw(st.sampled_from(["auto", "kernel", "ebpf"]))
+    return data
+
+
+@st.composite
+def wide_clusters(draw: st.DrawFn) -> Cluster:
+    """A valid cluster with all that the model knows."""
+    return from_dict(draw(wide_topologies()), cnis=CNIS)
 
 
 @st.composite

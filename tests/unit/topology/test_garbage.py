@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from testbed.errors import TopologyError
 from testbed.topology.load import from_dict
 from testbed.topology.source import Problems, documents
-from tests.unit.topology.strategies import CNIS, topologies
+from tests.unit.topology.strategies import CNIS, topologies, wide_topologies
 
 _SCALARS = st.one_of(
     st.none(),
@@ -19,7 +19,9 @@ _SCALARS = st.one_of(
     st.integers(-(2**70), 2**70),
     st.floats(),
     st.text(max_size=5),
-    st.sampled_from(["default", "10.244.0.0/16", "80", "-", "name", "10M", "::/0", "node1"]),
+    st.sampled_from(
+        ["default", "10.244.0.0/16", "80", "-", "name", "10M", "::/0", "node1", "router"]
+    ),
 )
 _KEYS = st.one_of(st.text(max_size=5), st.sampled_from(["type", "name", "subnet", "value"]))
 _GARBAGE = st.recursive(
@@ -43,7 +45,7 @@ def spoiled(draw: st.DrawFn, data: Any) -> Any:
 @st.composite
 def spoiled_topologies(draw: st.DrawFn) -> Any:
     """A valid topology with some values replaced by anything."""
-    data: Any = draw(topologies())
+    data: Any = draw(topologies() | wide_topologies())
     for _ in range(draw(st.integers(1, 3))):
         data = spoiled(draw, data) if isinstance(data, dict) else data
     return data

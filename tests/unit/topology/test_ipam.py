@@ -6,8 +6,16 @@ from ipaddress import IPv4Network
 
 import pytest
 
-from testbed.topology.declared import Cidr, NodeDeclaration
-from testbed.topology.ipam import allocate, capacity
+from testbed.errors import TopologyError
+from testbed.topology.declared import (
+    Cidr,
+    Fabric,
+    NetworkDeclaration,
+    NodeDeclaration,
+    RouterDeclaration,
+)
+from testbed.topology.ipam import allocate, check_underlay
+from testbed.topology.shares import of_cidr
 from testbed.topology.source import Place, Problems
 
 PLACE = Place("f.yaml", 1)
@@ -59,4 +67,37 @@ def test_every_subnet_is_used() -> None:
 @pytest.mark.parametrize(("network", "pods"), [("10.0.0.0/24", 253), ("10.0.0.0/29", 5)])
 def test_capacity(network: str, pods: int) -> None:
     """The network, the bridge and the broadcast address number no pod."""
-    assert capacity(IPv4Network(network)) == pods
+    assert of_cidr(IPv4Network(network)).capacity == pods
+
+
+def room(prefix: int, *on: str, routers: int = 0) -> None:
+    """Check network ``a`` of this size with nodes on these networks, and routers on all."""
+    problems = Problems()
+    networks = tuple(
+        NetworkDeclaration(name, PLACE, Cidr("subnet", IPv4Network(network), PLACE))
+        for name, network in (("a", f"172.30.0.0/{prefix}"), ("b", "172.30.1.0/24"))
+    )
+    check_underlay(
+        Fabric(
+            tuple(
+                NodeDeclaration(f"n{number}", PLACE, network=name) for number, name in enumerate(on)
+            ),
+            tuple(RouterDeclaration(f"r{number}", PLACE, ("a", "b")) for number in range(routers)),
+            networks if "b" in on else networks[:1],
+        ),
+        problems,
+    )
+    problems.check()
+
+
+def test_a_subnet_has_room_for_nodes_from_one_end_and_routers_from_the_other() -> None:
+    """A /29 has five addresses for them; the last node's number counts, wherever the others are."""
+    room(29, *"aaaaa")
+    room(29, *"bbaa", routers=1)
+    room(29, *"aaaab", routers=1)
+    with pytest.raises(TopologyError, match=r"5 of 6 nodes \(the network"):
+        room(29, *"aaaaaa")
+    with pytest.raises(TopologyError, match="5 of 6 nodes and routers, counted through all"):
+        room(29, *"bbbba", routers=1)
+    with pytest.raises(TopologyError, match=r"5 of 6 nodes and routers \("):
+        room(29, *"aaa", routers=3)

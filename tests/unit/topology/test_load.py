@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 
 from testbed.errors import TopologyError
+from testbed.topology.cnis import Traits
 from testbed.topology.load import from_dict, load
-from testbed.topology.model import Cluster, Container, ContainerPort, Pod
+from testbed.topology.model import Cluster, Container, ContainerPort, Network, Pod
 from tests.unit.topology.strategies import CNIS, clusters
 
 
@@ -40,7 +41,8 @@ def a_pod(name: str, **spec: Any) -> dict[str, Any]:
 def test_defaults() -> None:
     """What a topology is that says nothing but its CNI and its nodes."""
     cluster = made()
-    assert (cluster.name, cluster.cni, cluster.underlay) == ("topology", "flannel", None)
+    assert (cluster.name, cluster.cni) == ("topology", "flannel")
+    assert cluster.networks == (Network("default"),)
     assert (cluster.backend.type, cluster.backend.options) == ("vxlan", {})
     assert str(cluster.cluster_cidr) == "10.244.0.0/16"
     assert str(cluster.service_cidr) == "10.96.0.0/16"
@@ -100,7 +102,7 @@ def test_backend_as_a_name_and_as_a_mapping() -> None:
 def test_a_cni_without_backends() -> None:
     """Its backend has no name."""
     topology = data(cni="plain")
-    assert from_dict(topology, cnis={"plain": {}}).backend.type == ""
+    assert from_dict(topology, cnis={"plain": Traits({})}).backend.type == ""
 
 
 def test_underlay_and_node_settings() -> None:
@@ -114,7 +116,7 @@ def test_underlay_and_node_settings() -> None:
         "pod_cidr": "10.244.0.0/25",
     }
     cluster = from_dict(topology, cnis=CNIS)
-    assert cluster.underlay == IPv4Network("172.30.0.0/24")
+    assert cluster.networks == (Network("lan", IPv4Network("172.30.0.0/24")),)
     assert [str(node.pod_cidr) for node in cluster.nodes] == ["10.244.1.0/24", "10.244.0.0/25"]
     assert cluster.node("b").labels["disk"] == "ssd"
 

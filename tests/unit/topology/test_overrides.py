@@ -41,6 +41,17 @@ def test_pods_per_node_override() -> None:
     assert made(Overrides(pods_per_node=0), default_pods=9).pods == ()
 
 
+def test_ipip_override() -> None:
+    """The command line wins, for backends that have such tunnels."""
+    made_here = made(Overrides(ipip="ebpf"), cni="calico", backend="ipip", ipip="kernel")
+    assert made_here.ipip == "ebpf"
+    assert made(Overrides(), cni="calico").ipip == "auto"
+    message = refused(data(backend="host-gw"), Overrides(ipip="auto"))
+    assert message == "--ipip: backend host-gw has no IP-in-IP tunnels; remove it"
+    message = refused(data(backend="ipip"), Overrides(ipip="Kernel"))
+    assert message == '--ipip: "Kernel" is not supported; write auto, kernel or ebpf'
+
+
 @pytest.mark.parametrize(
     ("services", "count", "expected"),
     [

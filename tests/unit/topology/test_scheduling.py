@@ -10,6 +10,7 @@ from testbed.errors import TopologyError
 from testbed.topology.declared import ContainerDeclaration, PodDeclaration, PortDeclaration
 from testbed.topology.model import ContainerPort
 from testbed.topology.scheduling import Room, listed, schedule
+from testbed.topology.shares import of_cidr
 from testbed.topology.source import Place, Problems
 
 PLACE = Place("f.yaml", 1)
@@ -41,7 +42,7 @@ def pod(
 
 def rooms(*names: str, cidr: str = "10.0.0.0/24", **labels: str) -> list[Room]:
     """Empty nodes, all with the same labels."""
-    return [Room(name, labels, IPv4Network(cidr)) for name in names]
+    return [Room(name, labels, of_cidr(IPv4Network(cidr))) for name in names]
 
 
 def nodes_of(pods: list[PodDeclaration], where: list[Room]) -> list[str]:

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from testbed.topology.load import from_dict
 from testbed.topology.model import Cluster
 from testbed.topology.serialize import from_json, to_json
-from tests.unit.topology.strategies import CNIS, clusters
+from tests.unit.topology.strategies import CNIS, clusters, wide_clusters
 
 
 @settings(max_examples=50, deadline=None)
-@given(clusters())
+@given(clusters() | wide_clusters())
 def test_round_trip(cluster: Cluster) -> None:
     """Nothing is lost on the way through text, whatever order the keys come back in."""
     text = json.dumps(to_json(cluster), sort_keys=True)
@@ -27,4 +27,5 @@ def test_keys_are_stable() -> None:
     written = to_json(cluster)
     assert list(written) == list(Cluster.__slots__)
     assert json.dumps(written) == json.dumps(to_json(from_json(written)))
-    assert written["underlay"] is None
+    assert written["networks"] == [{"name": "default", "subnet": None}]
+    assert written["nodes"][0]["pod_cidrs"] == ["10.244.0.0/24"]

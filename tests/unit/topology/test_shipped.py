@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from testbed.errors import UsageError
+from testbed.plan import cnis
 from testbed.topology import load as load_module
 from testbed.topology.load import find, load, shipped
-from tests.unit.topology.strategies import CNIS
 
 ROOT = Path(__file__).parents[3]
 
@@ -18,20 +18,20 @@ def test_every_shipped_topology_loads() -> None:
     """And it has the name by which it is found."""
     assert {"flannel", "flannel-host-gw", "flannel-pods"} <= shipped().keys()
     for name, path in shipped().items():
-        assert load(path, cnis=CNIS).name == name
+        assert load(path, cnis=cnis()).name == name
 
 
 def test_flannel_is_three_words() -> None:
     """The name, the file and the CNI."""
     path = find("flannel")
     assert path == ROOT / "compose" / "flannel.yaml"
-    cluster = load(path, cnis=CNIS)
+    cluster = load(path, cnis=cnis())
     assert (cluster.name, cluster.cni, len(cluster.nodes)) == ("flannel", "flannel", 3)
 
 
 def test_flannel_pods_shows_what_manifests_can_do() -> None:
     """Two containers, a host port, the node's network, rates, a selector, the downward API."""
-    cluster = load(find("flannel-pods"), cnis=CNIS)
+    cluster = load(find("flannel-pods"), cnis=cnis())
     pods = {pod.name: pod for pod in cluster.pods}
     assert [container.image for container in pods["web"].containers] == ["nginx", "busybox"]
     assert pods["redis"].containers[0].ports[0].host_port == 6379
@@ -54,8 +54,8 @@ def test_find_takes_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_find_lists_the_names() -> None:
     """What is neither a file nor shipped."""
     with pytest.raises(UsageError) as raised:
-        find("calico9")
-    assert "testbed's own: flannel, flannel-direct-routing" in str(raised.value)
+        find("weave")
+    assert f"testbed's own: {', '.join(shipped())}\n" in str(raised.value)
     with pytest.raises(UsageError, match='did you mean "flannel"'):
         find("flanel")
 
