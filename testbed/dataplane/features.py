@@ -22,6 +22,8 @@ class Features:
     veth: bool
     vxlan: bool
     ipip: bool
+    ipip_ebpf: bool
+    """The same tunnel by a TUN device and tc programs, where the driver is missing."""
     gre: bool
     wireguard: bool
     dummy: bool

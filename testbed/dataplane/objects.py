@@ -7,10 +7,11 @@ Each function returns a :class:`~testbed.dataplane.spec.KernelObject` whose ``ke
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from typing import Any
 
 from testbed.dataplane.spec import KernelObject
 
-__all__ = ["address", "fdb", "neighbour", "route", "vxlan"]
+__all__ = ["address", "blackhole", "existing_link", "fdb", "neighbour", "route", "vxlan"]
 
 
 def vxlan(
@@ -89,16 +90,67 @@ def fdb(device: str, mac: str, remote: IPv4Address) -> KernelObject:
     )
 
 
-def route(
-    destination: IPv4Network, *, via: IPv4Address, device: str, onlink: bool = False
-) -> KernelObject:
-    """A route of the main table with the protocol left unset, so ``ip route`` prints no word."""
-    line = f"route replace {destination} via {via} dev {device}" + (" onlink" if onlink else "")
+def existing_link(name: str, *, mtu: int) -> KernelObject:
+    """A link that is not made by name: the ipip driver's tunl0, or a TUN that the agent holds.
+
+    Setting it up makes the kernel load the driver, and the link appears with it.
+    """
+    line = f"link set {name} mtu {mtu} multicast off up"
     return KernelObject(
-        kind="route",
-        key={"dst": str(destination)},
-        want={"gateway": str(via), "dev": device, "flags": ["onlink"] if onlink else []},
+        kind="link",
+        key={"ifname": name},
+        want={"mtu": mtu, "flags": ["UP"]},
         create=(line,),
         change=(line,),
-        delete=(f"route delete {destination}",),
+        delete=(f"link set {name} down",),
     )
+
+
+def route(
+    destination: IPv4Network,
+    *,
+    device: str,
+    via: IPv4Address | None = None,
+    onlink: bool = False,
+    protocol: int | None = None,
+) -> KernelObject:
+    """A route of the main table; without ``via`` the destination is on the device's own link.
+
+    With no protocol, ``ip route`` prints no word for it.
+    """
+    hop: dict[str, Any] = {"gateway": str(via)} if via else {"scope": "link"}
+    want = {**hop, "dev": device}
+    way = f"via {via} dev {device}" if via else f"dev {device}"
+    owner = "boot" if protocol is None else protocol
+    line = f"route replace {destination} {way}"
+    if protocol is not None:
+        line += f" proto {protocol}"
+        want["protocol"] = str(protocol)
+    line += "" if via else " scope link"
+    line += " onlink" if onlink else ""
+    return KernelObject(
+        kind="route",
+        key={"dst": _listed(destination)},
+        want={**want, "flags": ["onlink"] if onlink else []},
+        create=(line,),
+        change=(line,),
+        delete=(f"route delete {destination} {way} proto {owner}",),
+    )
+
+
+def blackhole(destination: IPv4Network, *, protocol: int) -> KernelObject:
+    """Packets to what no more specific route knows are dropped, and nobody is told."""
+    line = f"route replace blackhole {destination} proto {protocol}"
+    return KernelObject(
+        kind="route",
+        key={"dst": _listed(destination), "type": "blackhole"},
+        want={"protocol": str(protocol)},
+        create=(line,),
+        change=(line,),
+        delete=(f"route delete blackhole {destination} proto {protocol}",),
+    )
+
+
+def _listed(destination: IPv4Network) -> str:
+    """As ``ip -json`` lists it: a single address without its prefix length."""
+    return str(destination.network_address if destination.prefixlen == 32 else destination)

@@ -23,7 +23,9 @@ __all__ = [
     "NodeSpec",
     "PodSpec",
     "PortMapping",
+    "Process",
     "Ruleset",
+    "Tunnel",
 ]
 
 
@@ -59,15 +61,39 @@ class KernelObject:
 
 @dataclass(frozen=True, slots=True)
 class Ruleset:
-    """A fragment of an ``iptables-save`` file, in that command's own spelling.
+    """A fragment of an ``iptables-save`` or ``ipset save`` file, in that command's own spelling.
 
     Chains declared with ``:NAME`` belong to the fragment whole; a rule of any other chain is a
-    single rule that the fragment adds there (``-A`` appended, ``-I`` prepended).
+    single rule that the fragment adds there (``-A`` appended, ``-I`` prepended). Sets belong to the
+    fragment whole.
     """
 
     name: str
     content: str
     tool: str = "iptables-restore"
+    """Or ``ipset``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tunnel:
+    """An IP-in-IP device made of a TUN and tc programs, for kernels without the ipip driver.
+
+    It is there before any :class:`KernelObject` is applied.
+    """
+
+    name: str
+    uplink: str
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A daemon that the agent keeps running, as runit does in a calico-node container."""
+
+    name: str
+    argv: tuple[str, ...]
+    reload: tuple[str, ...] = ()
+    """Run when the content of one of ``files`` changes; empty: the daemon is started anew."""
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,15 +148,22 @@ class NodeSpec:
     """``net.ipv4.ip_forward`` → ``1``."""
     objects: tuple[KernelObject, ...] = ()
     rulesets: tuple[Ruleset, ...] = ()
+    tunnels: tuple[Tunnel, ...] = ()
+    processes: tuple[Process, ...] = ()
     pods: tuple[PodSpec, ...] = ()
     cluster: Mapping[str, Any] = field(default_factory=dict)
     """The whole topology, as :mod:`testbed.topology.serialize` writes it: testbed's only state."""
 
     @property
     def attachment(self) -> str:
-        """Digest of what pods are attached by; of another one, the node is made anew."""
-        files = [[file.path, file.content] for file in self.files if file.attaches]
-        return sha256(json.dumps(files).encode()).hexdigest()[:16]
+        """Digest of what a sync cannot change; of another one, the node is made anew.
+
+        That is what pods are attached by, and who makes a tunnel's device: the kernel's own keeps
+        its name.
+        """
+        fixed: list[list[str]] = [[file.path, file.content] for file in self.files if file.attaches]
+        fixed += [[tunnel.name, tunnel.uplink] for tunnel in self.tunnels]
+        return sha256(json.dumps(fixed).encode()).hexdigest()[:16]
 
     def to_json(self) -> str:
         """The text that is copied to ``/etc/testbed/spec.json`` on the node; stable key order."""

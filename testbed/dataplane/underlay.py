@@ -1,20 +1,19 @@
-"""The network between the nodes, as planners see it."""
+"""The networks between the nodes, as planners see them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
-__all__ = ["Underlay"]
+__all__ = ["Segment", "Underlay"]
 
 
 @dataclass(frozen=True, slots=True)
-class Underlay:
-    """One layer 2 segment that carries every node's uplink."""
+class Segment:
+    """One layer 2 segment: a Docker bridge network."""
 
     subnet: IPv4Network
-    device: str = "eth0"
-    """The uplink's name inside every node."""
     mtu: int = 1500
     """Bytes, as ``ip link`` counts them (without the Ethernet header)."""
     identity: str = ""
@@ -35,3 +34,34 @@ class Underlay:
         if address >= self.subnet.broadcast_address:
             raise ValueError(f"underlay {self.subnet} has no address for node number {index + 1}")
         return address
+
+    def router_address(self, index: int) -> IPv4Address:
+        """The address of router number ``index`` (from 0): the last host address for the first."""
+        return self.subnet.broadcast_address - 1 - index
+
+
+@dataclass(frozen=True, slots=True)
+class Underlay:
+    """Every segment by its name in the topology; a node's uplink is on exactly one."""
+
+    segments: Mapping[str, Segment]
+    device: str = "eth0"
+    """The uplink's name inside every node."""
+
+    @classmethod
+    def single(cls, subnet: IPv4Network, mtu: int = 1500) -> Underlay:
+        """One segment, called ``default``."""
+        return cls({"default": Segment(subnet, mtu)})
+
+    @property
+    def mtu(self) -> int:
+        """What passes between any two nodes."""
+        return min(segment.mtu for segment in self.segments.values())
+
+    def address_of(self, network: str, index: int) -> IPv4Address:
+        """The uplink address of node number ``index`` of the topology, which is on ``network``.
+
+        Raises:
+            ValueError: the subnet has no address left for it.
+        """
+        return self.segments[network].address_of(index)

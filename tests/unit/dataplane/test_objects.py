@@ -52,6 +52,48 @@ def test_plain_route_is_not_onlink() -> None:
     assert plain.want["flags"] == []
 
 
+def test_a_protocol_is_written_and_compared() -> None:
+    """Felix's 80 has no name, so ``ip -json`` prints the number, as text."""
+    felix = objects.route(
+        IPv4Network("10.244.1.0/26"),
+        via=IPv4Address("172.18.0.3"),
+        device="tunl0",
+        onlink=True,
+        protocol=80,
+    )
+    assert felix.create == ("route replace 10.244.1.0/26 via 172.18.0.3 dev tunl0 proto 80 onlink",)
+    assert felix.want == {
+        "gateway": "172.18.0.3",
+        "dev": "tunl0",
+        "protocol": "80",
+        "flags": ["onlink"],
+    }
+
+
+def test_a_route_without_a_gateway_is_on_the_link() -> None:
+    """A single address is listed without its prefix length."""
+    direct = objects.route(IPv4Network("10.244.1.0/32"), device="vxlan.calico")
+    assert direct.create == ("route replace 10.244.1.0/32 dev vxlan.calico scope link",)
+    assert direct.key == {"dst": "10.244.1.0"}
+    assert direct.want == {"scope": "link", "dev": "vxlan.calico", "flags": []}
+
+
+def test_a_blackhole_is_told_from_a_route() -> None:
+    """By its type, which is also needed to delete it."""
+    item = objects.blackhole(IPv4Network("10.244.1.0/26"), protocol=80)
+    assert item.create == ("route replace blackhole 10.244.1.0/26 proto 80",)
+    assert item.key == {"dst": "10.244.1.0/26", "type": "blackhole"}
+    assert item.delete == ("route delete blackhole 10.244.1.0/26 proto 80",)
+
+
+def test_a_link_that_is_there_already_is_set_up_only() -> None:
+    """It is not made by name, and cannot be deleted."""
+    item = objects.existing_link("tunl0", mtu=1480)
+    assert item.create == ("link set tunl0 mtu 1480 multicast off up",)
+    assert item.fixed == {}
+    assert item.want == {"mtu": 1480, "flags": ["UP"]}
+
+
 def test_address_is_found_by_what_ip_prints() -> None:
     """The key is spelled as a row of ``ip -json address``."""
     item = objects.address("flannel.1", IPv4Interface("10.244.0.0/32"))
@@ -72,6 +114,16 @@ def test_native_files_group_runs_of_a_kind_in_order() -> None:
         files[1].content
         == "fdb replace 02:00:00:00:00:02 dev flannel.1 dst 172.18.0.3 self permanent\n"
     )
+
+
+def test_native_files_of_sets_come_where_their_rulesets_stand() -> None:
+    """Sets before the rules that match them."""
+    rulesets = (Ruleset("sets", "create a hash:net\n", "ipset"), Ruleset("rules", "*raw\nCOMMIT\n"))
+    files = native_files((), rulesets)
+    assert [file.path.rpartition("/")[2] for file in files] == [
+        "01-sets.ipset",
+        "02-rules.iptables",
+    ]
 
 
 def test_native_files_of_nothing() -> None:
