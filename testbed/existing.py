@@ -5,19 +5,22 @@ Needs neither planner nor probe, so that ``status`` and ``down`` answer fast.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from testbed.errors import UsageError
-from testbed.node import container, inventory, lock
+from testbed.node import container, details, inventory, lock, underlay
 from testbed.node.parallel import each
-from testbed.topology.model import Cluster
+from testbed.topology.model import Cluster, Router
 from testbed.topology.serialize import from_json
 
 if TYPE_CHECKING:
     import docker
+
+    from testbed.dataplane.underlay import Segment
 
 __all__ = [
     "Narrator",
@@ -38,13 +41,13 @@ Narrator = Callable[[str, str, str], None]
 """Told a node's name (empty: the testbed as a whole), a step, and what happened."""
 
 
-def down(client: docker.DockerClient, name: str, tell: Narrator) -> int:
-    """Remove everything of testbed ``name``; return how many node containers there were."""
+def down(client: docker.DockerClient, name: str, tell: Narrator) -> Counter[str]:
+    """Remove everything of testbed ``name``; return how many ``node`` and ``router`` there were."""
     with locked(name, tell):
         removed = inventory.remove_all(client, name)
-    for each_name in removed:
-        tell("", "remove", f"container {each_name}")
-    return len(removed)
+    for listing in removed:
+        tell("", "remove", f"container {_container(listing)}")
+    return Counter(inventory.role(listing) for listing in removed)
 
 
 def names(client: docker.DockerClient) -> Mapping[str, list[inventory.Listing]]:
@@ -98,57 +101,88 @@ def cluster_of(
     )
 
 
-def status(client: docker.DockerClient, name: str) -> dict[str, Any]:
-    """The testbed as ``testbed status -o json`` prints it."""
+def status(client: docker.DockerClient, name: str, *, verbose: bool = False) -> dict[str, Any]:
+    """The testbed as ``testbed status -o json`` prints it; ``verbose`` as with ``-v``."""
     listings = inventory.containers(client, name)
     cluster = cluster_of(client, name, listings)
-    return describe(cluster, listings, states_of(client, listings))
+    states = states_of(client, listings)
+    value = describe(cluster, underlay.find(client, name), listings, states)
+    if verbose:
+        value |= details.read(client, cluster, listings, states)
+    return value
 
 
 def describe(
     cluster: Cluster,
+    segments: Mapping[str, Segment],
     listings: Mapping[str, inventory.Listing],
     states: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """Join the topology, the engine's listing and the agents' states to a status."""
+    """Join the topology, the engine's networks and listing and the agents' states to a status."""
     nodes = [
-        _node_status(node.name, str(node.pod_cidr), listings.get(node.name), states)
+        {
+            "name": node.name,
+            "container": _container(listings.get(node.name)),
+            "ip": inventory.address(listings.get(node.name, {})),
+            "pod_cidr": ",".join(map(str, node.pod_cidrs)),
+            "state": _state(node.name, listings, states),
+        }
         for node in cluster.nodes
     ]
+    routers = [_router_status(router, segments, listings, states) for router in cluster.routers]
     running = {node for node, listing in listings.items() if listing["State"] == "running"}
     pods = [_pod_status(pod.key, pod.node, states, running) for pod in cluster.pods]
-    healthy = all(each["state"] == "ready" for each in nodes) and all(
+    healthy = all(each["state"] == "ready" for each in (*nodes, *routers)) and all(
         each["state"] in ("Running", "Succeeded") for each in pods
     )
     return {
         "name": cluster.name,
         "cni": cluster.cni,
         "backend": cluster.backend.type,
+        "ipip": cluster.ipip if cluster.backend.type == "ipip" else "",
         "state": "ready" if healthy else "degraded",
+        "networks": [
+            {"name": name, "subnet": str(segments[name].subnet) if name in segments else ""}
+            for name in (network.name for network in cluster.networks)
+        ],
         "nodes": nodes,
+        "routers": routers,
         "pods": pods,
         "services": [],
     }
 
 
-def _node_status(
-    node: str,
-    pod_cidr: str,
-    listing: inventory.Listing | None,
+def _router_status(
+    router: Router,
+    segments: Mapping[str, Segment],
+    listings: Mapping[str, inventory.Listing],
     states: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
-    if listing is None:
-        return {"name": node, "container": "", "ip": "", "pod_cidr": pod_cidr, "state": "missing"}
-    running = listing["State"] == "running"
+    """Its addresses are in the order of its networks in the topology."""
+    addresses = inventory.addresses(listings.get(router.name, {}))
+    identities = [segments[name].identity for name in router.networks if name in segments]
     return {
-        "name": node,
-        "container": listing["Names"][0].lstrip("/"),
-        "ip": inventory.address(listing),
-        "pod_cidr": pod_cidr,
-        "state": states[node].get("phase", "booting")
-        if running
-        else _WHEN_NOT.get(listing["State"], "stopped"),
+        "name": router.name,
+        "container": _container(listings.get(router.name)),
+        "ips": [addresses[identity] for identity in identities if identity in addresses],
+        "state": _state(router.name, listings, states),
     }
+
+
+def _container(listing: inventory.Listing | None) -> str:
+    return listing["Names"][0].lstrip("/") if listing else ""
+
+
+def _state(
+    node: str, listings: Mapping[str, inventory.Listing], states: Mapping[str, Mapping[str, Any]]
+) -> str:
+    """What the agent says of its node; what the engine says where it does not run."""
+    if node not in listings:
+        return "missing"
+    state = listings[node]["State"]
+    if state != "running":
+        return _WHEN_NOT.get(state, "stopped")
+    return str(states[node].get("phase", "booting"))
 
 
 def _pod_status(

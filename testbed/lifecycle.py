@@ -6,27 +6,28 @@ The command line and the tests both tell this story; neither adds to it.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from testbed.dataplane.features import Features
 from testbed.dataplane.spec import NodeSpec
-from testbed.dataplane.underlay import Underlay
+from testbed.dataplane.underlay import Segment, Underlay
 from testbed.existing import Narrator, cluster_of, describe, locked, states_of
 from testbed.node import container, features, image, inventory, underlay
 from testbed.node.parallel import each
 from testbed.plan import plan, require
-from testbed.topology.model import Cluster, Node
+from testbed.topology.model import Cluster
 from testbed.verify import probe
 from testbed.verify.observed import Observed
-from testbed.verify.report import Report
+from testbed.verify.report import Finding, Report
 
 if TYPE_CHECKING:
     import docker
 
-__all__ = ["Outcome", "check", "up"]
+__all__ = ["Outcome", "check", "judge_routers", "up"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,30 +52,27 @@ def up(cluster: Cluster, client: docker.DockerClient, tell: Narrator) -> Outcome
         with _timed(seconds, "prepare"):
             reference = image.ensure(client, partial(tell, ""))
             able = features.detect(client, reference)
-            require(cluster, able)
+            cluster = require(cluster, able)
         with _timed(seconds, "network"):
-            segment = _segment(client, cluster, tell)
-            specs = plan(cluster, segment, able)
+            networks = _networks(client, cluster, tell)
+            specs = plan(cluster, networks, able)
             present = inventory.containers(client, cluster.name)
             _retire(client, cluster, present, tell)
         with _timed(seconds, "nodes"):
 
-            def boot(item: tuple[Node, NodeSpec]) -> dict[str, Any]:
-                node, spec = item
-                address = segment.address_of(node.index)
-                setting = container.Setting(
-                    reference, able, address, segment.identity, spec.attachment
-                )
+            def boot(spec: NodeSpec) -> dict[str, Any]:
+                setting = _setting(cluster, networks, reference, able, spec)
                 return container.converge(
-                    client, spec, setting, present.get(node.name), partial(tell, node.name)
+                    client, spec, setting, present.get(spec.node), partial(tell, spec.node)
                 )
 
-            booted = each(boot, zip(cluster.nodes, specs, strict=True))
-            states = dict(zip((node.name for node in cluster.nodes), booted, strict=True))
+            # In a BGP mesh the higher address dials, a second after it began: it begins first.
+            order = specs[::-1]
+            states = dict(zip((spec.node for spec in order), each(boot, order), strict=True))
         with _timed(seconds, "check"):
             tell("", "check", "probing all pod pairs")
             listings = inventory.containers(client, cluster.name)
-            outcome = _check(client, cluster, listings, states)
+            outcome = _check(client, cluster, networks.segments, listings, states)
     return replace(outcome, seconds=seconds)
 
 
@@ -86,42 +84,78 @@ def check(client: docker.DockerClient, name: str) -> Outcome:
     """
     listings = inventory.containers(client, name)
     cluster = cluster_of(client, name, listings)
-    return _check(client, cluster, listings, states_of(client, listings))
+    segments = underlay.find(client, name)
+    return _check(client, cluster, segments, listings, states_of(client, listings))
 
 
 def _check(
     client: docker.DockerClient,
     cluster: Cluster,
+    segments: Mapping[str, Segment],
     listings: Mapping[str, inventory.Listing],
     states: Mapping[str, Mapping[str, Any]],
 ) -> Outcome:
-    addresses = {
-        node: inventory.address(listing)
-        for node, listing in listings.items()
-        if listing["State"] == "running"
-    }
-    observed = Observed.of(addresses, states)
+    """Probe from the nodes; a router only has to run."""
     running = {
-        node: listing["Names"][0].lstrip("/")
-        for node, listing in listings.items()
-        if listing["State"] == "running"
+        node.name: listings[node.name]
+        for node in cluster.nodes
+        if node.name in listings and listings[node.name]["State"] == "running"
     }
-    report, now = probe.run(client, cluster, running, observed)
-    return Outcome(report, describe(cluster, listings, {**states, **now}))
+    addresses = {node: inventory.address(listing) for node, listing in running.items()}
+    observed = Observed.of(addresses, states)
+    containers = {node: listing["Names"][0].lstrip("/") for node, listing in running.items()}
+    report, now = probe.run(client, cluster, containers, observed)
+    status = describe(cluster, segments, listings, {**states, **now})
+    findings = (*judge_routers(status["routers"]), *report.findings)
+    return Outcome(replace(report, findings=findings), status)
 
 
-def _segment(client: docker.DockerClient, cluster: Cluster, tell: Narrator) -> Underlay:
-    """The node network as it is, or a new one where there is none or another subnet is asked."""
-    found = underlay.find(client, cluster.name)
-    if found is not None and cluster.underlay not in (None, found.subnet):
-        tell("", "network", f"{found.subnet} becomes {cluster.underlay}: nodes are made anew")
+def judge_routers(routers: Iterable[Mapping[str, Any]]) -> Iterator[Finding]:
+    """Every router of a status runs, and its agent says that it is ready."""
+    for router in routers:
+        ok = router["state"] == "ready"
+        detail = "" if ok else f"the router is {router['state']}"
+        yield Finding("node", "", router["name"], ok, detail)
+
+
+def _networks(client: docker.DockerClient, cluster: Cluster, tell: Narrator) -> Underlay:
+    """The node networks: those that are there, and new ones where some are missing.
+
+    Nodes cannot change their addresses, so a network that the topology no longer has, or of which
+    it asks another subnet, makes everything anew.
+    """
+    found = underlay.find(client, cluster.name, tidy=True)
+    wanted = {network.name: network.subnet for network in cluster.networks}
+    if any(
+        name not in wanted or wanted[name] not in (None, segment.subnet)
+        for name, segment in found.items()
+    ):
+        tell("", "network", "other networks or subnets: nodes are made anew")
         inventory.remove_all(client, cluster.name)
-        found = None
-    if found is None:
-        avoid = (cluster.cluster_cidr, cluster.service_cidr)
-        found = underlay.create(client, cluster.name, cluster.underlay, avoid)
-        tell("", "network", f"{underlay.network_name(cluster.name)} {found.subnet}")
-    return found
+        found = {}
+    avoid = [cluster.cluster_cidr, cluster.service_cidr]
+    avoid += [subnet for subnet in wanted.values() if subnet]
+    names = underlay.network_names(cluster.name, cluster.networks)
+    for network in cluster.networks:
+        if network.name not in found:
+            called = names[network.name]
+            found[network.name] = underlay.create(client, cluster.name, network, called, avoid)
+            tell("", "network", called)
+    return Underlay({name: found[name] for name in wanted})
+
+
+def _setting(
+    cluster: Cluster, networks: Underlay, image: str, able: Features, spec: NodeSpec
+) -> container.Setting:
+    """Where the container of a node or a router is attached, and what else it cannot change."""
+    for router in cluster.routers:
+        if router.name == spec.node:
+            segments = [networks.segments[name] for name in router.networks]
+            ways = [(each.identity, each.router_address(router.index)) for each in segments]
+            return container.Setting(image, able, tuple(ways), spec.attachment, "router")
+    node = cluster.node(spec.node)
+    way = networks.segments[node.network].identity, networks.address_of(node.network, node.index)
+    return container.Setting(image, able, (way,), spec.attachment)
 
 
 def _retire(
@@ -130,8 +164,8 @@ def _retire(
     present: Mapping[str, inventory.Listing],
     tell: Narrator,
 ) -> None:
-    """Remove the nodes that the topology no longer has."""
-    wanted = {node.name for node in cluster.nodes}
+    """Remove the nodes and routers that the topology no longer has."""
+    wanted = {node.name for node in cluster.nodes} | {router.name for router in cluster.routers}
     gone = {node: listing for node, listing in present.items() if node not in wanted}
     for node in gone:
         tell(node, "remove", "no longer in the topology")

@@ -1,4 +1,4 @@
-"""Nodes and pods as targets of ``exec``, ``shell`` and ``logs``."""
+"""Nodes, routers and pods as targets of ``exec``, ``shell`` and ``logs``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from testbed import existing
 from testbed.errors import MissingCapabilityError, NodeError, UsageError
-from testbed.node import engine, inventory
+from testbed.node import engine, inventory, streams
 from testbed.topology.model import Cluster
 
 if TYPE_CHECKING:
@@ -22,11 +22,11 @@ __all__ = ["Target", "become", "logs", "resolve"]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where to run something: a node's container, and the pod inside it, if any."""
+    """Where to run something: a node's or router's container, and the pod inside it, if any."""
 
     container: str
     pod: str = ""
-    """``namespace/pod[:container]``; empty: the node itself."""
+    """``namespace/pod[:container]``; empty: the node or router itself."""
 
     def argv(self, command: list[str], *, tty: bool = False) -> list[str]:
         """What to execute in the node's container."""
@@ -37,13 +37,14 @@ class Target:
 
 
 def resolve(cluster: Cluster, text: str) -> Target:
-    """Find ``NODE`` or ``[NAMESPACE/]POD[:CONTAINER]``; a node's name wins over a pod's.
+    """Find ``NODE``, ``ROUTER`` or ``[NAMESPACE/]POD[:CONTAINER]``; the first two win over pods.
 
     Raises:
-        UsageError: there is no such node, pod or container; the message lists what there is.
+        UsageError: there is no such node, router, pod or container; the message lists them.
     """
     nodes = [node.name for node in cluster.nodes]
-    if text in nodes:
+    routers = [router.name for router in cluster.routers]
+    if text in (*nodes, *routers):
         return Target(f"{cluster.name}-{text}")
     pod_text, _, container = text.partition(":")
     key = pod_text if "/" in pod_text else f"default/{pod_text}"
@@ -58,8 +59,10 @@ def resolve(cluster: Cluster, text: str) -> Target:
             return Target(f"{cluster.name}-{pod.node}", f"{key}{suffix}")
     pods = [pod.key.removeprefix("default/") for pod in cluster.pods]
     raise UsageError(
-        f"testbed {cluster.name!r} has neither a node nor a pod {text!r}.\n"
-        f"nodes: {', '.join(nodes)}\npods: {', '.join(pods) or 'none'}"
+        f"testbed {cluster.name!r} has no node, router or pod {text!r}.\n"
+        f"nodes: {', '.join(nodes)}\n"
+        + (f"routers: {', '.join(routers)}\n" if routers else "")
+        + f"pods: {', '.join(pods) or 'none'}"
     )
 
 
@@ -95,9 +98,7 @@ def logs(name: str | None, text: str, follow: bool, tail: int | None) -> Iterato
     if found.pod:
         flags = ["--follow"] * follow + ([] if tail is None else ["--tail", str(tail)])
         argv = ["testbed-agent", "logs", found.pod, *flags]
-        identity = client.api.exec_create(found.container, argv)["Id"]
-        for chunk in client.api.exec_start(identity, stream=True):
-            yield chunk.decode(errors="replace")
+        yield from _pod_log(client, found.container, argv)
         return
     stream = client.api.logs(
         found.container, stream=True, follow=follow, tail="all" if tail is None else tail
@@ -107,6 +108,20 @@ def logs(name: str | None, text: str, follow: bool, tail: int | None) -> Iterato
         *lines, pending = (pending + chunk).split(b"\n")
         for line in lines:
             yield _readable(line.decode(errors="replace"))
+
+
+def _pod_log(client: docker.DockerClient, container: str, argv: list[str]) -> Iterator[str]:
+    identity = client.api.exec_create(container, argv)["Id"]
+    stream = client.api.exec_start(identity, socket=True)
+    complaint = ""
+    with streams.released(stream):
+        for which, text in streams.frames(stream):
+            if which == streams.STDOUT:
+                yield text.decode(errors="replace")
+            else:
+                complaint += text.decode(errors="replace")
+    if client.api.exec_inspect(identity)["ExitCode"]:
+        raise NodeError(complaint.strip() or f"the log of {container} ended early")
 
 
 def _readable(line: str) -> str:

@@ -27,6 +27,12 @@ def topology(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pods-per-node", type=int, metavar="P", help="how many default pods on each node"
     )
+    parser.add_argument(
+        "--ipip",
+        metavar="kernel|ebpf|auto",
+        help="what makes IP-in-IP tunnels: the kernel's module or testbed's own device "
+        "(default: the topology's, else the module where there is one)",
+    )
 
 
 def output(parser: argparse.ArgumentParser) -> None:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from testbed.cli.console import Console
     from testbed.verify.report import Report
 
-__all__ = ["diagnosis", "report", "seconds", "status"]
+__all__ = ["details", "diagnosis", "report", "seconds", "status"]
 
 _KINDS = {
     "node": "nodes are ready",
     "pod": "pods run",
     "icmp": "pairs answer ping",
     "tcp": "TCP connections, pods seen by their own addresses",
+    "bgp": "BGP sessions are established",
     "wire": "node pairs captured on the uplink",
 }
 _PRIVILEGES = {
@@ -26,32 +27,80 @@ _MOST_FAILURES = 20
 
 
 def status(console: Console, value: Mapping[str, Any]) -> None:
-    """Nodes, then pods."""
-    console.print(f"testbed {value['name']}: {value['cni']} {value['backend']}, {value['state']}")
-    console.print()
-    console.table(
+    """Networks and routers where there are several, nodes, pods."""
+    driver = f", IPIP driver {value['ipip']}" if value["ipip"] else ""
+    console.print(
+        f"testbed {value['name']}: {value['cni']} {value['backend']}{driver}, {value['state']}"
+    )
+    _section(
+        console,
         ("NODE", "CONTAINER", "ADDRESS", "POD CIDR", "STATE"),
         [
             (each["name"], each["container"], each["ip"], each["pod_cidr"], each["state"])
             for each in value["nodes"]
         ],
     )
-    if value["pods"]:
+    _section(
+        console,
+        ("ROUTER", "CONTAINER", "ADDRESSES", "STATE"),
+        [
+            (each["name"], each["container"], ",".join(each["ips"]), each["state"])
+            for each in value["routers"]
+        ],
+    )
+    if len(value["networks"]) > 1:
+        networks = [(each["name"], each["subnet"] or "-") for each in value["networks"]]
+        _section(console, ("NETWORK", "SUBNET"), networks)
+    _section(
+        console,
+        ("NAMESPACE", "POD", "NODE", "ADDRESS", "STATE", "RESTARTS"),
+        [
+            (
+                each["namespace"],
+                each["name"],
+                each["node"],
+                each["ip"] or "-",
+                each["state"],
+                each["restarts"],
+            )
+            for each in value["pods"]
+        ],
+    )
+
+
+def details(console: Console, value: Mapping[str, Any]) -> None:
+    """What ``status -v`` adds: daemons, BGP sessions, counters, and who did not answer."""
+    _section(
+        console,
+        ("NODE", "PROCESS", "STATE", "PID", "RESTARTS"),
+        [
+            (node, each["name"], each["state"], each["pid"] or "-", each["restarts"])
+            for node, processes in value["processes"].items()
+            for each in processes
+        ],
+    )
+    _section(
+        console,
+        ("NODE", "SESSION", "PROTO", "TABLE", "STATE", "SINCE", "INFO"),
+        [(node, *each.values()) for node, rows in value["bgp"].items() for each in rows],
+    )
+    _section(
+        console,
+        ("NODE", "IPIP COUNTERS"),
+        [
+            (node, ", ".join(f"{name} {count}" for name, count in counters.items()))
+            for node, counters in value["ipip_counters"].items()
+        ],
+    )
+    for problem in value["errors"]:
+        console.note(problem)
+
+
+def _section(console: Console, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """A table after an empty line; nothing at all where there are no rows."""
+    if rows:
         console.print()
-        console.table(
-            ("NAMESPACE", "POD", "NODE", "ADDRESS", "STATE", "RESTARTS"),
-            [
-                (
-                    each["namespace"],
-                    each["name"],
-                    each["node"],
-                    each["ip"] or "-",
-                    each["state"],
-                    each["restarts"],
-                )
-                for each in value["pods"]
-            ],
-        )
+        console.table(columns, rows)
 
 
 def report(console: Console, value: Report) -> None:

@@ -7,21 +7,17 @@ A node boots from its spec, which it is created with: no exec is needed on the w
 from __future__ import annotations
 
 import json
-import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
-from hashlib import sha256
-from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any
 
-from testbed.dataplane.features import Features
 from testbed.dataplane.spec import NodeSpec
 from testbed.errors import ApplyError, NodeError, SandboxError, TestbedError
-from testbed.node import archive, labels
-from testbed.node.privileges import for_features
+from testbed.node import archive, streams
+from testbed.node.creation import SPEC, Listing, Setting, create, host_config
 from testbed.node.progress import Progress
 
 if TYPE_CHECKING:
@@ -34,38 +30,17 @@ __all__ = [
     "Setting",
     "converge",
     "execute",
+    "host_config",
     "read_file",
     "read_state",
     "run",
 ]
 
-Listing = Mapping[str, Any]
-"""One container as the engine lists it."""
-SPEC = "/etc/testbed/spec.json"
 STATE = "/var/lib/testbed/state.json"
 _EXEC_SECONDS = 60.0
+_STATE_SECONDS, _STATE_PAUSE = 3.0, 0.05
 _BOOT_SECONDS = 600.0
 """Of a node with very many pods; a pod takes about 0.06 s."""
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """What only a new container can change: of another setting, it is replaced."""
-
-    image: str
-    able: Features
-    address: IPv4Address
-    network: str
-    """The engine's own name for the node network."""
-    attachment: str
-    """:attr:`~testbed.dataplane.spec.NodeSpec.attachment`: bridge and pods do not follow it."""
-
-    @property
-    def digest(self) -> str:
-        """What the container's ``testbed.config`` label says."""
-        settings = for_features(self.able)
-        text = f"{self.image} {settings} {self.address} {self.network} {self.attachment}"
-        return sha256(text.encode()).hexdigest()[:16]
 
 
 def converge(
@@ -87,14 +62,15 @@ def converge(
     """
     container = f"{spec.testbed}-{spec.node}"
     text = spec.to_json()
-    if existing is not None and existing["Labels"].get(labels.CONFIG) != setting.digest:
+    if existing is not None and not setting.made(existing):
         progress("remove", "it has another image, network, pod network or privileges")
         client.api.remove_container(existing["Id"], force=True, v=True)
         existing = None
     old_log = 0
     if existing is None:
-        _create(client, container, spec, setting, text)
-        progress("create", f"container {container} at {setting.address}")
+        create(client, container, spec, setting, text)
+        addresses = ", ".join(str(address) for _, address in setting.uplinks)
+        progress("create", f"container {container} at {addresses}")
     elif existing["State"] in ("running", "paused"):
         if existing["State"] == "paused":
             client.api.unpause(container)
@@ -104,43 +80,6 @@ def converge(
         archive.write(client, container, {SPEC: text.encode()})
         old_log = len(client.api.logs(container, stdout=True, stderr=False))
     return _boot(client, container, spec.node, progress, old_log)
-
-
-def _create(
-    client: docker.DockerClient, container: str, spec: NodeSpec, setting: Setting, text: str
-) -> None:
-    from docker.errors import APIError
-
-    api = client.api
-    endpoint = api.create_endpoint_config(ipv4_address=str(setting.address), aliases=[spec.node])
-    try:
-        api.create_container(
-            setting.image,
-            [text] if archive.fits(text) else [],
-            name=container,
-            hostname=spec.node,
-            labels={
-                labels.NAME: spec.testbed,
-                labels.NODE: spec.node,
-                labels.CONFIG: setting.digest,
-            },
-            host_config=host_config(client, setting.able, setting.network),
-            networking_config={"EndpointsConfig": {setting.network: endpoint}},
-        )
-    except APIError as error:
-        if error.status_code != 409:
-            raise NodeError(f"container {container}: {error.explanation}") from error
-        raise NodeError(
-            f"a container called {container!r} exists and does not belong to testbed "
-            f"{spec.testbed!r}. Remove or rename it, or choose another name (--name)."
-        ) from error
-    if not archive.fits(text):
-        archive.write(client, container, {SPEC: text.encode()})
-
-
-def host_config(client: docker.DockerClient, able: Features, network: str) -> dict[str, Any]:
-    """The engine's HostConfig of a node container."""
-    return {**client.api.create_host_config(network_mode=network), **for_features(able)}
 
 
 def _boot(
@@ -172,7 +111,7 @@ def _events(client: docker.DockerClient, container: str, skip: int) -> Iterator[
     """The agent's log of this boot, one JSON object a line, until the container ends."""
     stream = client.api.logs(container, stdout=True, stderr=False, stream=True, follow=True)
     pending = b""
-    with _released(stream), _deadline(_BOOT_SECONDS, stream.close) as late:
+    with streams.released(stream), _deadline(_BOOT_SECONDS, stream.close) as late:
         for chunk in stream:
             old = min(skip, len(chunk))
             skip -= old
@@ -214,15 +153,16 @@ def run(
             did not end within ``seconds``.
     """
     from docker.errors import APIError
-    from docker.utils.socket import consume_socket_output, demux_adaptor, frames_iter
 
     what = f"`{' '.join(argv[:2])}` on {container}"  # further words may be whole documents
     try:
         identity = client.api.exec_create(container, argv, stdout=True, stderr=True)["Id"]
         stream = client.api.exec_start(identity, socket=True)
-        with _released(stream), _deadline(seconds, partial(_hang_up, stream)) as late:
-            frames = (demux_adaptor(*frame) for frame in frames_iter(stream, False))  # type: ignore[no-untyped-call]
-            out, err = consume_socket_output(frames, demux=True)
+        printed: dict[int, list[bytes]] = {streams.STDOUT: [], streams.STDERR: []}
+        deadline = _deadline(seconds, partial(streams.hang_up, stream))
+        with streams.released(stream), deadline as late, suppress(OSError):  # the deadline's
+            for which, text in streams.frames(stream):
+                printed[which].append(text)
         code = client.api.exec_inspect(identity)["ExitCode"]
     except APIError as error:
         raise NodeError(f"{what}: {error.explanation}") from error
@@ -230,27 +170,8 @@ def run(
         raise NodeError(f"{what} did not end within {seconds:.0f} s")
     if code is None:
         raise NodeError(f"{what} was cut off: the node stopped meanwhile")
-    return int(code), out or b"", err or b""
-
-
-@contextmanager
-def _released(stream: Any) -> Iterator[None]:
-    """Close a stream of the SDK at the block's end, and the response that still holds its socket.
-
-    Closing the stream alone leaves the socket to the garbage collector.
-    """
-    try:
-        yield
-    finally:
-        for part in (getattr(stream, "_response", None), stream):
-            with suppress(OSError, ValueError):  # the one may have closed the other
-                if part is not None:
-                    part.close()
-
-
-def _hang_up(stream: Any) -> None:
-    with suppress(OSError):
-        getattr(stream, "_sock", stream).shutdown(socket.SHUT_RDWR)
+    out, err = (b"".join(texts) for texts in printed.values())
+    return int(code), out, err
 
 
 @contextmanager
@@ -301,12 +222,20 @@ def read_file(client: docker.DockerClient, listing: Listing, path: str) -> bytes
 
 
 def read_state(client: docker.DockerClient, listing: Listing) -> dict[str, Any]:
-    """The agent's state file; empty where the node never booted."""
-    try:
-        state = json.loads(read_file(client, listing, STATE))
-    except (FileNotFoundError, ValueError):
-        return {}
-    return state if isinstance(state, dict) else {}
+    """The agent's state file; empty where the node never booted.
+
+    One that has just been started has none for a moment.
+    """
+    deadline = time.monotonic() + (_STATE_SECONDS if listing["State"] == "running" else 0)
+    while True:
+        try:
+            state = json.loads(read_file(client, listing, STATE))
+        except (FileNotFoundError, ValueError):
+            if time.monotonic() >= deadline:
+                return {}
+            time.sleep(_STATE_PAUSE)
+        else:
+            return state if isinstance(state, dict) else {}
 
 
 def _last_object(output: bytes) -> dict[str, Any]:

@@ -30,7 +30,7 @@ __all__ = ["LABEL", "detect"]
 LABEL = "testbed.features"
 _IMAGE_LABEL = "testbed.features.image"
 _PROBE_LABEL = "testbed.probe"
-_PROBE_SECONDS = 30
+_PROBE_SECONDS = 120
 _MODULES = re.compile(
     r"^(act_mirred|br_netfilter|cls_u32|dummy|ifb|ip6?_gre|ip_set|ip_tables|ip_vs|ipip|iptable_\w+|"
     r"ipvlan|macvlan|nf_tables|nft_queue|overlay|sch_\w+|sctp|tun|veth|vxlan|wireguard) ",

@@ -15,16 +15,18 @@ if TYPE_CHECKING:
 __all__ = [
     "Listing",
     "address",
+    "addresses",
     "containers",
     "names",
     "read_cluster",
     "remove_all",
     "remove_containers",
+    "role",
 ]
 
 
 def containers(client: docker.DockerClient, name: str) -> dict[str, Listing]:
-    """Node name → container of testbed ``name``, stopped ones included."""
+    """Node or router → container of testbed ``name``, stopped ones included."""
     found = client.api.containers(all=True, filters=labels.selecting(name))
     return {item["Labels"][labels.NODE]: item for item in found if labels.NODE in item["Labels"]}
 
@@ -40,10 +42,24 @@ def names(client: docker.DockerClient) -> dict[str, list[Listing]]:
     return dict(sorted(found.items()))
 
 
-def address(listing: Listing) -> str:
-    """The node's underlay address; empty while the container does not run."""
+def role(listing: Listing) -> str:
+    """``node`` or ``router``; those of older versions of testbed have no label."""
+    return str(listing["Labels"].get(labels.ROLE, "node"))
+
+
+def addresses(listing: Listing) -> dict[str, str]:
+    """The engine's own name of each network → the container's address there, while it runs."""
     endpoints = (listing.get("NetworkSettings") or {}).get("Networks") or {}
-    return next((str(each["IPAddress"]) for each in endpoints.values() if each["IPAddress"]), "")
+    return {
+        str(each["NetworkID"]): str(each["IPAddress"])
+        for each in endpoints.values()
+        if each["IPAddress"]
+    }
+
+
+def address(listing: Listing) -> str:
+    """A node's underlay address; empty while the container does not run."""
+    return next(iter(addresses(listing).values()), "")
 
 
 def read_cluster(client: docker.DockerClient, listing: Listing) -> dict[str, Any]:
@@ -72,9 +88,9 @@ def remove_containers(client: docker.DockerClient, listings: list[Listing]) -> N
     each(remove, listings)
 
 
-def remove_all(client: docker.DockerClient, name: str) -> list[str]:
-    """Remove every container and network of testbed ``name``; return the containers' names."""
+def remove_all(client: docker.DockerClient, name: str) -> list[Listing]:
+    """Remove every container and network of testbed ``name``; return the containers by name."""
     found = client.api.containers(all=True, filters=labels.selecting(name))
     remove_containers(client, found)
     underlay.remove(client, name)
-    return sorted(item["Names"][0].lstrip("/") for item in found)
+    return sorted(found, key=lambda item: str(item["Names"]))

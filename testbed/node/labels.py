@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["CONFIG", "NAME", "NODE", "selecting"]
+__all__ = ["CONFIG", "NAME", "NETWORK", "NODE", "ROLE", "selecting"]
 
 NAME = "testbed.name"
 """On containers and networks: the testbed they belong to."""
 NODE = "testbed.node"
-"""On containers: the node's name in the topology."""
+"""On containers: the node's or the router's name in the topology."""
+ROLE = "testbed.role"
+"""On containers: ``node`` or ``router``."""
+NETWORK = "testbed.network"
+"""On networks: the network's name in the topology."""
 CONFIG = "testbed.config"
-"""On containers: hash of what only a new container can change (image, address, privileges)."""
+"""On containers: hash of what only a new container can change (image, addresses, privileges)."""
 
 
 def selecting(name: str | None = None) -> dict[str, Any]:

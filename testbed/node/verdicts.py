@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from testbed.dataplane.features import Features
 from testbed.node.privileges import CAPABILITIES
 
-__all__ = ["DRIVERS", "NEEDS", "Verdict", "verdicts"]
+__all__ = ["DRIVERS", "NEEDS", "SUBSTITUTES", "Verdict", "verdicts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,15 +22,30 @@ class Verdict:
 
 
 _NODES = "privileged nodes"
-_PODS = "namespaces veth br_netfilter iptables_nft"
+_IPIP = "ipip driver"
+_IPIP_REMEDY = (
+    "Nothing needs to be done for IPIP: the eBPF programs put the same packets on the wire. With "
+    "`modprobe ipip` on the Docker host, `--ipip auto` takes the kernel's own driver."
+)
+_PODS = "namespaces veth iptables_nft"
 NEEDS = {
     "pods (sandboxes, CNI)": "namespaces veth overlay_in_container",
-    "flannel vxlan": f"{_PODS} bridge vxlan",
-    "flannel host-gw": f"{_PODS} bridge",
-    "hostPort": _PODS,
+    _IPIP: "ipip",
+    "flannel vxlan": f"{_PODS} br_netfilter bridge vxlan",
+    "flannel host-gw": f"{_PODS} br_netfilter bridge",
+    "flannel ipip": f"{_PODS} br_netfilter bridge ipip",
+    "flannel wireguard": f"{_PODS} br_netfilter bridge wireguard",
+    "calico ipip": f"{_PODS} ipset ipip",
+    "calico vxlan": f"{_PODS} ipset vxlan",
+    "calico none": f"{_PODS} ipset",
+    "kindnet": _PODS,
+    "hostPort": f"{_PODS} br_netfilter",
     "bandwidth": "tbf ifb mirred",
 }
 """Abilities, and the kernel features without which they do not work."""
+
+SUBSTITUTES = {"ipip": "ipip_ebpf"}
+"""Features that another one can stand for, as ``--ipip auto`` chooses."""
 
 DRIVERS = {
     "bridge": ("bridge", "CONFIG_BRIDGE"),
@@ -82,16 +97,24 @@ def _privileges(found: Features) -> Verdict:
         _NODES,
         "degraded",
         f"the engine starts no privileged container ({words}); nodes get {', '.join(CAPABILITIES)}",
-        "None is needed: every ability below was probed with these capabilities.",
+        "Nothing needs to be done: every ability below was probed with these capabilities.",
     )
 
 
 def _verdict(ability: str, needs: str, found: Features, has_modules: bool | None) -> Verdict:
     missing = sorted({*needs.split()} - found.available)
-    if not missing:
-        return Verdict(ability, "ok")
-    reason = "; ".join(_reason(name, found) for name in missing)
-    return Verdict(ability, "missing", reason, _remedy(missing, found, has_modules))
+    replaced = [name for name in missing if SUBSTITUTES.get(name) in found.available]
+    missing = [name for name in missing if name not in replaced]
+    if missing:
+        wanted = missing + [SUBSTITUTES[name] for name in missing if name in SUBSTITUTES]
+        reason = "; ".join(_reason(name, found) for name in wanted)
+        return Verdict(ability, "missing", reason, _remedy(missing, found, has_modules))
+    if replaced:
+        why = "by eBPF programs, as the kernel has no ipip driver"
+        if ability == _IPIP:
+            why = f"by eBPF programs: {_reason('ipip', found)}"
+        return Verdict(ability, "degraded", why, _IPIP_REMEDY)
+    return Verdict(ability, "ok")
 
 
 def _reason(name: str, found: Features) -> str:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from testbed.errors import UsageError
-from testbed.plan import backends
+from testbed.plan import cnis
 from testbed.target import Target, resolve
 from testbed.topology.load import load
+from testbed.topology.model import Router
 
-CLUSTER = load(Path(__file__).parents[2] / "compose" / "flannel-pods.yaml", cnis=backends())
+CLUSTER = load(Path(__file__).parents[2] / "compose" / "flannel-pods.yaml", cnis=cnis())
+ROUTED = replace(CLUSTER, routers=(Router("tor", 0, ("default",)),))
 
 
 @pytest.mark.parametrize(
@@ -29,12 +32,20 @@ def test_targets(text: str, expected: Target) -> None:
     assert resolve(CLUSTER, text) == expected
 
 
+def test_a_router_is_a_target_like_a_node() -> None:
+    """Its commands run in its container as they are."""
+    assert resolve(ROUTED, "tor") == Target("flannel-pods-tor")
+    with pytest.raises(UsageError, match="routers: tor\n"):
+        resolve(ROUTED, "nope")
+
+
 def test_an_unknown_target_lists_what_there_is() -> None:
     """Nodes and pods, so that the next attempt succeeds."""
     with pytest.raises(UsageError) as caught:
         resolve(CLUSTER, "nope")
     assert "nodes: node1, node2, node3" in str(caught.value)
     assert "kube-system/on-the-node" in str(caught.value)
+    assert "routers" not in str(caught.value)
 
 
 def test_an_unknown_container_lists_the_pods_own() -> None:

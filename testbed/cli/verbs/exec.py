@@ -21,7 +21,9 @@ echo hello | testbed exec -i node1 -- wc -c"""
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Where and what."""
     parser.usage = "testbed exec [-h] [-i] [-t] [--name N] TARGET -- CMD [ARG ...]"
-    parser.add_argument("target", metavar="TARGET", help="a node, or [NAMESPACE/]POD[:CONTAINER]")
+    parser.add_argument(
+        "target", metavar="TARGET", help="a node or router, or [NAMESPACE/]POD[:CONTAINER]"
+    )
     parser.add_argument("-i", "--stdin", action="store_true", help="pass standard input on")
     parser.add_argument("-t", "--tty", action="store_true", help="give the command a terminal")
     options.name(parser)

@@ -24,15 +24,19 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, console: Console) -> int:
     """One row per testbed."""
     from testbed import existing
-    from testbed.node import engine
+    from testbed.node import engine, inventory
 
+    found = {
+        name: [each for each in containers if inventory.role(each) == "node"]
+        for name, containers in existing.names(engine.connect()).items()
+    }
     rows = [
         {
             "name": name,
-            "nodes": len(containers),
-            "running": sum(each["State"] == "running" for each in containers),
+            "nodes": len(nodes),
+            "running": sum(each["State"] == "running" for each in nodes),
         }
-        for name, containers in existing.names(engine.connect()).items()
+        for name, nodes in found.items()
     ]
     if args.output == "json":
         console.json(rows)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from ipaddress import IPv4Network
 from typing import TYPE_CHECKING
 
 from testbed.cli import options
@@ -18,9 +17,6 @@ testbed plan flannel
 testbed plan compose/flannel.yaml --node node1
 testbed plan flannel -o json"""
 
-_UNDERLAY = IPv4Network("172.18.0.0/16")
-"""What Docker gives the first network, where the topology does not say."""
-
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """What to plan: the same overrides as ``up``."""
@@ -33,17 +29,17 @@ def run(args: argparse.Namespace, console: Console) -> int:
     """Print the specs as JSON, or as the files that a reader would look for on the node."""
     from testbed.cli.verbs.up import load
     from testbed.dataplane.features import Features
-    from testbed.dataplane.underlay import Underlay
     from testbed.errors import UsageError
-    from testbed.plan import plan
+    from testbed.plan import assumed_underlay, plan
 
     cluster = load(args)
     known = [node.name for node in cluster.nodes]
+    known += [router.name for router in cluster.routers]
     if args.node and args.node not in known:
         raise UsageError(f"there is no node {args.node!r}; there is {', '.join(known)}")
     specs = [
         spec
-        for spec in plan(cluster, Underlay(cluster.underlay or _UNDERLAY), Features.full())
+        for spec in plan(cluster, assumed_underlay(cluster), Features.full())
         if args.node in (None, spec.node)
     ]
     if args.output == "json":
@@ -54,4 +50,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
             console.raw(f"### {spec.node}:{file.path}\n{file.content}\n")
         settings = "".join(f"{key} = {value}\n" for key, value in spec.sysctls.items())
         console.raw(f"### {spec.node}: sysctl\n{settings}\n")
+        for tunnel in spec.tunnels:
+            console.raw(f"### {spec.node}: eBPF tunnel {tunnel.name} over {tunnel.uplink}\n\n")
+        for process in spec.processes:
+            console.raw(f"### {spec.node}: process\n{' '.join(process.argv)}\n\n")
     return 0

@@ -19,7 +19,9 @@ testbed shell netexec-node1-1"""
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Where."""
-    parser.add_argument("target", metavar="TARGET", help="a node, or [NAMESPACE/]POD[:CONTAINER]")
+    parser.add_argument(
+        "target", metavar="TARGET", help="a node or router, or [NAMESPACE/]POD[:CONTAINER]"
+    )
     options.name(parser)
 
 

@@ -1,4 +1,4 @@
-"""``testbed status``: nodes and pods with their addresses and states."""
+"""``testbed status``: nodes, routers and pods with their addresses and states."""
 
 from __future__ import annotations
 
@@ -10,15 +10,22 @@ from testbed.cli import options
 if TYPE_CHECKING:
     from testbed.cli.console import Console
 
-HELP = "show nodes and pods with their addresses and states"
+HELP = "show nodes, routers and pods with their addresses and states"
 EXAMPLE = """\
 testbed status
+testbed status -v
 testbed status --name flannel -o json"""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Which testbed."""
+    """Which testbed, and how much of it."""
     options.name(parser)
+    parser.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="also daemons, BGP sessions and the counters of eBPF tunnels",
+    )
     options.output(parser)
 
 
@@ -29,9 +36,12 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from testbed.node import engine
 
     client = engine.connect()
-    status = existing.status(client, existing.choose(client, options.wanted_name(args)))
+    name = existing.choose(client, options.wanted_name(args))
+    status = existing.status(client, name, verbose=args.verbose)
     if args.output == "json":
         console.json(status)
-    else:
-        render.status(console, status)
+        return 0
+    render.status(console, status)
+    if args.verbose:
+        render.details(console, status)
     return 0

@@ -51,11 +51,14 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 def load(args: argparse.Namespace) -> Cluster:
     """The topology with the overrides of the command line."""
-    from testbed.plan import backends
+    from testbed.plan import cnis
     from testbed.topology.load import Overrides, find
     from testbed.topology.load import load as load_topology
 
     overrides = Overrides(
-        name=options.wanted_name(args), nodes=args.nodes, pods_per_node=args.pods_per_node
+        name=options.wanted_name(args),
+        nodes=args.nodes,
+        pods_per_node=args.pods_per_node,
+        ipip=args.ipip,
     )
-    return load_topology(find(args.topology), overrides, cnis=backends())
+    return load_topology(find(args.topology), overrides, cnis=cnis())

@@ -153,6 +153,16 @@ def test_plan_as_json_is_the_spec(run: Run) -> None:
     assert [len(spec["pods"]) for spec in specs] == [1, 1]
 
 
+def test_a_driver_without_tunnels_is_refused(run: Run) -> None:
+    """``--ipip`` is for topologies with IP-in-IP, and the words are checked with the topology."""
+    done = run("plan", "flannel", "--ipip", "ebpf")
+    assert done.returncode == 2
+    assert "--ipip: backend vxlan has no IP-in-IP tunnels; remove it" in done.stderr
+    done = run("plan", "flannel", "--ipip", "bpf")
+    assert done.returncode == 2
+    assert '--ipip: "bpf" is not supported; write auto, kernel or ebpf' in done.stderr
+
+
 def test_the_name_comes_from_the_environment_too(run: Run) -> None:
     """``TESTBED_NAME`` names what ``up`` and ``plan`` make."""
     done = run("plan", "flannel", "-o", "json", TESTBED_NAME="mine")

@@ -12,7 +12,9 @@ STATUS = {
     "name": "flannel",
     "cni": "flannel",
     "backend": "vxlan",
+    "ipip": "",
     "state": "ready",
+    "networks": [{"name": "default", "subnet": "172.18.0.0/16"}],
     "nodes": [
         {
             "name": "node1",
@@ -22,6 +24,7 @@ STATUS = {
             "state": "ready",
         }
     ],
+    "routers": [],
     "pods": [
         {
             "namespace": "default",
@@ -48,6 +51,74 @@ def test_status_is_a_plain_table(capsys: pytest.CaptureFixture[str]) -> None:
         "NAMESPACE   POD   NODE    ADDRESS   STATE     RESTARTS\n"
         "default     web   node1   -         Pending   0\n"
     )
+
+
+def test_status_shows_driver_routers_and_networks(capsys: pytest.CaptureFixture[str]) -> None:
+    """Only where there are any."""
+    router = {
+        "name": "tor",
+        "container": "racks-tor",
+        "ips": ["172.18.255.254", "172.19.255.254"],
+        "state": "stopped",
+    }
+    networks = [{"name": "rack1", "subnet": "172.18.0.0/16"}, {"name": "rack2", "subnet": ""}]
+    more = {"cni": "calico", "backend": "ipip", "ipip": "ebpf", "state": "degraded", "pods": []}
+    render.status(Console(), {**STATUS, **more, "routers": [router], "networks": networks})
+    assert capsys.readouterr().out == (
+        "testbed flannel: calico ipip, IPIP driver ebpf, degraded\n"
+        "\n"
+        "NODE    CONTAINER       ADDRESS      POD CIDR        STATE\n"
+        "node1   flannel-node1   172.18.0.2   10.244.0.0/24   ready\n"
+        "\n"
+        "ROUTER   CONTAINER   ADDRESSES                       STATE\n"
+        "tor      racks-tor   172.18.255.254,172.19.255.254   stopped\n"
+        "\n"
+        "NETWORK   SUBNET\n"
+        "rack1     172.18.0.0/16\n"
+        "rack2     -\n"
+    )
+
+
+def test_details_are_tables_of_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    """Daemons, sessions and counters; who did not answer is told on standard error."""
+    session = {
+        "name": "Mesh_172_18_0_3",
+        "proto": "BGP",
+        "table": "---",
+        "state": "up",
+        "since": "12:00:01.000",
+        "info": "Established",
+    }
+    value = {
+        "processes": {
+            "node1": [{"name": "bird", "state": "Running", "pid": 42, "restarts": 0}],
+            "node2": [{"name": "bird", "state": "Waiting", "pid": None, "restarts": 3}],
+        },
+        "bgp": {"node1": [session]},
+        "ipip_counters": {"node1": {"encapsulated": 3, "decapsulated": 4}},
+        "errors": ["node2: `birdc` failed (1): no socket"],
+    }
+    render.details(Console(), value)
+    captured = capsys.readouterr()
+    assert captured.out == (
+        "\n"
+        "NODE    PROCESS   STATE     PID   RESTARTS\n"
+        "node1   bird      Running   42    0\n"
+        "node2   bird      Waiting   -     3\n"
+        "\n"
+        "NODE    SESSION           PROTO   TABLE   STATE   SINCE          INFO\n"
+        "node1   Mesh_172_18_0_3   BGP     ---     up      12:00:01.000   Established\n"
+        "\n"
+        "NODE    IPIP COUNTERS\n"
+        "node1   encapsulated 3, decapsulated 4\n"
+    )
+    assert captured.err == "node2: `birdc` failed (1): no socket\n"
+
+
+def test_details_of_a_testbed_without_any(capsys: pytest.CaptureFixture[str]) -> None:
+    """No empty tables."""
+    render.details(Console(), {"processes": {}, "bgp": {}, "ipip_counters": {}, "errors": []})
+    assert capsys.readouterr().out == ""
 
 
 def test_a_good_report_is_a_line_per_kind(capsys: pytest.CaptureFixture[str]) -> None:

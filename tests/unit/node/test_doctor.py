@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import pytest
 
 from testbed.dataplane.features import KERNEL_FLAGS, Features
 from testbed.node import doctor, verdicts
 from testbed.node.host import Completed
+from testbed.plan import cni, cnis
+from testbed.topology.load import load
+from testbed.topology.model import Backend
 
 if TYPE_CHECKING:
     from tests.unit.node.conftest import FakeHost
 
+CLUSTER = load(Path(__file__).parents[3] / "compose" / "flannel.yaml", cnis=cnis())
 HERE = replace(Features.full(), kernel_release="6.1.0-test")
 
 
@@ -61,11 +68,49 @@ def test_the_capability_set_is_degraded_not_missing() -> None:
     assert "(unable to apply caps); nodes get NET_ADMIN, NET_RAW, SYS_ADMIN" in found.reason
 
 
+@pytest.mark.parametrize("ability", ["calico ipip", "flannel ipip"])
+def test_ebpf_stands_for_the_ipip_driver(ability: str) -> None:
+    """It works, another way; the kernel's words are told once."""
+    features = lacking("ipip", ipip="Unknown device type.")
+    assert verdict(features, "ipip driver").state == "degraded"
+    assert verdict(features, "ipip driver").reason == (
+        "by eBPF programs: kernel 6.1.0-test has no ipip (CONFIG_NET_IPIP): Unknown device type."
+    )
+    found = verdict(features, ability)
+    assert found.state == "degraded"
+    assert found.reason == "by eBPF programs, as the kernel has no ipip driver"
+    assert found.remedy == verdict(features, "ipip driver").remedy
+    assert verdict(features, "calico vxlan").state == "ok"
+
+
+def test_without_any_ipip_driver_both_reasons_are_told() -> None:
+    """The remedy is the kernel's own driver."""
+    features = lacking("ipip", "ipip_ebpf", ipip="Unknown device type.", ipip_ebpf="no clsact")
+    for ability in ("ipip driver", "calico ipip", "flannel ipip"):
+        found = verdict(features, ability)
+        assert found.state == "missing"
+        assert "(CONFIG_NET_IPIP): Unknown device type.; no ipip_ebpf: no clsact" in found.reason
+        assert found.remedy.startswith("On the Docker host: `modprobe -a ipip`")
+    without_tunnel = verdict(lacking("ipset", "ipip", "ipip_ebpf"), "calico none")
+    assert "no ipset" in without_tunnel.reason
+    assert "ipip" not in without_tunnel.reason
+
+
+def test_what_a_cni_requires_is_among_its_needs() -> None:
+    """No verdict says ok where ``up`` would refuse; every backend has a row."""
+    for name, traits in cnis().items():
+        for backend in traits.backends:
+            ability = f"{name} {backend}" if len(traits.backends) > 1 else name
+            cluster = replace(CLUSTER, cni=name, backend=Backend(backend), ipip="kernel")
+            assert cni(name).requires(cluster) <= {*verdicts.NEEDS[ability].split()}
+
+
 def test_every_need_is_a_flag() -> None:
-    """The table names no feature that is never probed."""
+    """The tables name no feature that is never probed."""
     wanted = {name for needs in verdicts.NEEDS.values() for name in needs.split()}
     assert wanted <= set(KERNEL_FLAGS)
     assert set(verdicts.DRIVERS) <= set(KERNEL_FLAGS)
+    assert {*verdicts.SUBSTITUTES, *verdicts.SUBSTITUTES.values()} <= set(KERNEL_FLAGS)
 
 
 def test_without_an_engine_the_machine_is_still_described(machine: FakeHost) -> None:

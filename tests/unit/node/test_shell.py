@@ -6,19 +6,12 @@ import io
 import multiprocessing
 import tarfile
 import threading
-from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from testbed.dataplane.features import Features
 from testbed.errors import NodeError
-from testbed.node import archive, lock, underlay
-from testbed.node.container import Setting
+from testbed.node import archive, lock
 from testbed.node.parallel import each
-
-PRIVILEGED = Features.full()
-NODES = replace(PRIVILEGED, privileged=False)
 
 
 def test_packed_files_have_their_directories() -> None:
@@ -88,12 +81,6 @@ def test_all_failures_are_reported() -> None:
     assert [str(error) for error in caught.value.exceptions] == ["0", "1"]
 
 
-def test_free_subnets_avoid_everything_that_overlaps() -> None:
-    """A larger network in use hides every pool inside it."""
-    free = underlay.free_subnets([IPv4Network("172.16.0.0/13"), IPv4Network("172.24.3.0/24")])
-    assert next(free) == IPv4Network("172.25.0.0/16")
-
-
 def test_a_lock_is_held_by_one_at_a_time() -> None:
     """The second waits, is told who holds it, and gives up in time."""
     holders: list[int] = []
@@ -107,17 +94,3 @@ def test_a_lock_is_held_by_one_at_a_time() -> None:
     assert holders == [multiprocessing.current_process().pid]
     with lock.held(name, seconds=0.1):
         pass
-
-
-def test_a_setting_is_recognised_by_what_only_a_new_container_changes() -> None:
-    """Image, privileges, address, network, and what pods are attached by."""
-    setting = Setting("testbed-node:1", NODES, IPv4Address("172.18.0.2"), "net1", "cni1")
-    others = {
-        replace(setting, image="testbed-node:2").digest,
-        replace(setting, able=PRIVILEGED).digest,
-        replace(setting, address=IPv4Address("172.18.0.3")).digest,
-        replace(setting, network="net2").digest,
-        replace(setting, attachment="cni2").digest,
-        setting.digest,
-    }
-    assert len(others) == 6
