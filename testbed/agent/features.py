@@ -22,9 +22,10 @@ from pathlib import Path
 
 __all__ = ["PROBES", "main"]
 
-_PROBE_SECONDS = 5
+_PROBE_SECONDS = 30
 _CLONE_NEWNS, _CLONE_NEWNET = 0x00020000, 0x40000000
 _BPF_SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390x": 351}
+_TUNSETIFF = 0x400454CA
 _MOUNT = ["mount", "--make-rprivate", "/"], ["mount", "-t", "tmpfs", "tmpfs", "/mnt"]
 
 _RULES = """*nat
@@ -84,9 +85,9 @@ def _given(text: str, *argv: str) -> Callable[[], None]:
 
 
 def _tun() -> None:
-    tunsetiff, tun_without_header = 0x400454CA, 0x1001
+    tun_without_header = 0x1001
     device = os.open("/dev/net/tun", os.O_RDWR)
-    fcntl.ioctl(device, tunsetiff, struct.pack("16sH22x", b"probe0", tun_without_header))
+    fcntl.ioctl(device, _TUNSETIFF, struct.pack("16sH22x", b"probe0", tun_without_header))
 
 
 def _br_netfilter() -> None:
@@ -118,16 +119,70 @@ def _ipset() -> None:
     _ask(netfilter, ipset_protocol, struct.pack("=BBH", socket.AF_INET, 0, 0) + attribute)
 
 
+def _bpf_call(command: int, attributes: bytes) -> tuple[int, bytes]:
+    """The result, and the attributes as the kernel left them."""
+    buffer = ctypes.create_string_buffer(attributes, 128)
+    libc = ctypes.CDLL(None, use_errno=True)
+    result = libc.syscall(_BPF_SYSCALL[platform.machine()], command, buffer, 128)
+    if result < 0:
+        raise OSError(os.strerror(ctypes.get_errno()))
+    return result, buffer.raw
+
+
 def _bpf() -> None:
     """Load the tc program ``return 0``."""
     load, traffic_control = 5, 3
     program = ctypes.create_string_buffer(struct.pack("=QQ", 0xB7, 0x95))
     licence = ctypes.create_string_buffer(b"GPL")
     where = ctypes.addressof(program), ctypes.addressof(licence)
-    attributes = ctypes.create_string_buffer(struct.pack("=IIQQ", traffic_control, 2, *where), 128)
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.syscall(_BPF_SYSCALL[platform.machine()], load, attributes, 128) < 0:
-        raise OSError(os.strerror(ctypes.get_errno()))
+    _bpf_call(load, struct.pack("=IIQQ", traffic_control, 2, *where))
+
+
+def _ipip_ebpf() -> None:
+    """Make the device, attach both programs and give one a packet to decapsulate.
+
+    It does so only if the kernel says the source address of a route (``BPF_FIB_LOOKUP_SRC``).
+    """
+    tun_set_link, tun_set_index, tunnel = 0x400454CD, 0x400454DA, 768
+    device = os.open("/dev/net/tun", os.O_RDWR)
+    fcntl.ioctl(device, tun_set_index, struct.pack("i", 0x6970))
+    fcntl.ioctl(device, _TUNSETIFF, struct.pack("16sH22x", b"probe0", 0x5001))
+    fcntl.ioctl(device, tun_set_link, tunnel)
+    Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+    attach = ["tc", "filter", "add", "dev", "probe0"]
+    program = ["bpf", "direct-action", "object-file", "/usr/lib/testbed/bpf/ipip.bpf.o", "section"]
+    _run(
+        _MOUNT[0],  # tc mounts a bpffs
+        ["ip", "address", "add", "192.0.2.1/24", "dev", "probe0"],
+        ["ip", "link", "set", "probe0", "up"],
+        ["tc", "qdisc", "add", "dev", "probe0", "clsact"],
+        [*attach, "egress", *program, "tc/encapsulate"],
+        [*attach, "ingress", *program, "tc/decapsulate"],
+    )
+    shown = ["tc", "-json", "filter", "show", "dev", "probe0", "ingress"]
+    rows = json.loads(subprocess.run(shown, capture_output=True, check=True).stdout)
+    [number] = [row["options"]["prog"]["id"] for row in rows if "options" in row]
+    if _answer(number, _ipip_packet()) != 7:  # TC_ACT_REDIRECT
+        raise OSError("bpf_fib_lookup() does not say source addresses: it does since Linux 6.7")
+
+
+def _ipip_packet() -> bytes:
+    """A frame with the loopback device's address, from 192.0.2.2 to 192.0.2.1, in IP-in-IP."""
+    words = 0x4500, 40, 0, 0, 64 << 8 | socket.IPPROTO_IPIP, 0, 0xC000, 0x0202, 0xC000, 0x0201
+    total = sum(words)
+    checksum = ~(total + (total >> 16)) & 0xFFFF
+    outer = struct.pack("!10H", *words[:5], checksum, *words[6:])
+    return bytes(12) + b"\x08\x00" + outer + b"\x45" + bytes(19)
+
+
+def _answer(program: int, packet: bytes) -> int:
+    """What a loaded tc program returns for a packet (``BPF_PROG_TEST_RUN``)."""
+    get_program, test_run, answer_at = 13, 10, 4
+    descriptor, _ = _bpf_call(get_program, struct.pack("=I", program))
+    data = ctypes.create_string_buffer(packet, len(packet))
+    request = struct.pack("=IIIIQ", descriptor, 0, len(packet), 0, ctypes.addressof(data))
+    answer: int = struct.unpack_from("=i", _bpf_call(test_run, request)[1], answer_at)[0]
+    return answer
 
 
 def _bpffs() -> None:
@@ -150,6 +205,7 @@ PROBES: dict[str, Callable[[], None]] = {
     "veth": _link("veth", "peer", "name", "probe1"),
     "vxlan": _link("vxlan", "id", "1", "local", "192.0.2.1", "dstport", "8472", "nolearning"),
     "ipip": _link("ipip", *_ENDS),
+    "ipip_ebpf": _ipip_ebpf,
     "gre": _link("gre", *_ENDS),
     "wireguard": _link("wireguard"),
     "dummy": _link("dummy"),
