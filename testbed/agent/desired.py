@@ -19,6 +19,9 @@ __all__ = ["Desired", "changed_pods", "keep", "kept", "load", "parse", "pod_key"
 
 LABEL = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 UID = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
+INTERFACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")
+KINDS = ("link", "address", "route", "neighbour", "fdb")
+TOOLS = ("iptables-restore", "ipset", "wg")
 POLICIES = ("Always", "OnFailure", "Never")
 
 
@@ -94,13 +97,38 @@ def _check(spec: Any) -> None:
     for key in ("testbed", "node"):
         if not isinstance(spec[key], str):
             raise TypeError(f"{key!r} must be text")
-    spec.setdefault("pods", [])
+    for key in ("pods", "tunnels", "processes"):
+        spec.setdefault(key, [])
+    _check_node(spec)
     seen: set[str] = set()
     for pod in spec["pods"]:
         _check_pod(pod)
         if pod_key(pod) in seen:
             raise ValueError(f"pod {pod_key(pod)} is there twice")
         seen.add(pod_key(pod))
+
+
+def _check_node(spec: dict[str, Any]) -> None:
+    """What is not a pod; what the agent does not know it would leave out, or fail on too late."""
+    for item in spec.get("objects", ()):
+        _one_of(item["kind"], KINDS, f"kind of object {item['key']}")
+    for item in spec.get("rulesets", ()):
+        _one_of(item["tool"], TOOLS, f"tool of ruleset {item['name']}")
+    for tunnel in spec["tunnels"]:
+        for key in ("name", "uplink"):
+            _name(tunnel[key], INTERFACE, f"{key} of a tunnel")
+    if len(spec["tunnels"]) > 1:
+        raise ValueError("more than one tunnel")
+    seen: set[str] = set()
+    for process in spec["processes"]:
+        _name(process["name"], LABEL, "process name")
+        name = process["name"]
+        _argv(process["argv"], f"argv of process {name}")
+        for key in ("reload", "files"):
+            _texts(process.setdefault(key, []), f"{key} of process {name}")
+        if name in seen:
+            raise ValueError(f"process {name} is there twice")
+        seen.add(name)
 
 
 def _check_pod(pod: dict[str, Any]) -> None:
@@ -112,8 +140,7 @@ def _check_pod(pod: dict[str, Any]) -> None:
     defaults = {"host_network": False, "share_process_namespace": False, "restart_policy": "Always"}
     for name, value in {**defaults, "port_mappings": [], "bandwidth": {}}.items():
         pod.setdefault(name, value)
-    if pod["restart_policy"] not in POLICIES:
-        raise ValueError(f"restart_policy of pod {key} must be one of {', '.join(POLICIES)}")
+    _one_of(pod["restart_policy"], POLICIES, f"restart_policy of pod {key}")
     if not pod["containers"]:
         raise ValueError(f"pod {key} has no containers")
     seen: set[str] = set()
@@ -126,14 +153,26 @@ def _check_pod(pod: dict[str, Any]) -> None:
 
 def _check_container(container: dict[str, Any], key: str) -> None:
     _name(container["name"], LABEL, f"container name in pod {key}")
-    argv = container["argv"]
-    if not isinstance(argv, list) or not argv or not all(isinstance(arg, str) for arg in argv):
-        raise ValueError(
-            f"argv of container {container['name']} in pod {key} must be a list of text"
-        )
+    _argv(container["argv"], f"argv of container {container['name']} in pod {key}")
     container.setdefault("env", {})
     container.setdefault("image", "")
     container.setdefault("working_dir", "/")
+
+
+def _argv(value: Any, what: str) -> None:
+    _texts(value, what)
+    if not value:
+        raise ValueError(f"{what} is empty")
+
+
+def _texts(value: Any, what: str) -> None:
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise ValueError(f"{what} must be a list of text")
+
+
+def _one_of(value: Any, known: tuple[str, ...], what: str) -> None:
+    if value not in known:
+        raise ValueError(f"{what} must be one of {', '.join(known)}")
 
 
 def _name(value: Any, pattern: re.Pattern[str], what: str) -> None:

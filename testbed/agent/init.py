@@ -23,9 +23,10 @@ from typing import Any
 from . import control, desired, journal, leftovers, podlogs, reaper, state
 from .cni import CniRuntime
 from .crun import last_line
+from .daemons import Daemons
 from .desired import Desired
 from .errors import AgentError, describe
-from .layout import APPLIED, SOCKET, SPEC, STATE
+from .layout import APPLIED, LAST_STATE, SOCKET, SPEC, STATE
 from .loop import EventLoop, Workers
 from .pods import Pod
 from .sandbox import Sandboxes
@@ -49,6 +50,13 @@ def reconcile(spec: dict[str, Any], previous: dict[str, Any] | None) -> list[str
     return changes
 
 
+def begin(spec: dict[str, Any], previous: dict[str, Any] | None) -> None:
+    """The first steps of :func:`reconcile` alone."""
+    from .reconcile import begin as apply
+
+    apply(spec, previous)
+
+
 class Init:
     """The node: everything that PID 1 knows, and what it does at its turns."""
 
@@ -60,6 +68,7 @@ class Init:
         self.supervisor = Supervisor(
             self.loop, self.sandboxes, self.network, containers, self.changed
         )
+        self.daemons = Daemons(self.loop, containers, self.changed)
         self.syncs = Syncs(
             self.network, self.supervisor, self.installed, self.synced, reconcile, SPEC
         )
@@ -69,7 +78,7 @@ class Init:
         self.error: dict[str, str] | None = None
         self._network_error: dict[str, str] | None = None
         self.desired: Desired | None = None
-        self.supervisor.before = state.known_pods(state.read())
+        self.supervisor.before = state.known_pods(state.read(LAST_STATE))
         self._dirty = True
 
     def run(self) -> None:
@@ -99,11 +108,18 @@ class Init:
         journal.emit("boot", f"clean ({deleted} old CNI attachments deleted)", since=began)
         began = time.monotonic()
         try:
-            changes = reconcile(wanted.spec, desired.kept(APPLIED))
+            previous = desired.kept(APPLIED)
+            if wanted.spec["processes"]:  # BIRD waits a second before it dials: let it begin now
+                begin(wanted.spec, previous)
+                self.loop.post(lambda: self._begin_processes(wanted))
+            changes = reconcile(wanted.spec, previous)
         except Exception as error:
             return wanted, error
         journal.emit("network", f"network holds the spec ({len(changes)} changes)", since=began)
         return wanted, None
+
+    def _begin_processes(self, wanted: Desired) -> None:
+        self.daemons.apply(wanted.spec["processes"])
 
     def _prepared(self, result: tuple[Desired, Exception | None] | None, error: Any) -> None:
         if result is not None:
@@ -116,10 +132,14 @@ class Init:
         self.syncs.open(self.desired.spec if self.desired else None)
         self.changed()
 
-    def installed(self, wanted: Desired, error: dict[str, str] | None) -> None:
-        """A sync put a new spec in place; ``error``: why the network does not hold it."""
+    def installed(self, wanted: Desired, error: dict[str, str] | None) -> list[str]:
+        """A sync put a new spec in place; ``error``: why the network does not hold it.
+
+        Returns what was done to the node's own processes.
+        """
         self.desired, self._network_error = wanted, error
         self._dirty = True
+        return [] if error else self.daemons.apply(wanted.spec["processes"])
 
     def synced(self) -> None:
         """A sync has come to its end; whoever asked is told next."""
@@ -132,9 +152,11 @@ class Init:
         if self.phase == "stopping":
             return
         self.syncs.look()
-        if self.desired is None or self.syncs.busy or not self.supervisor.settled:
+        settled = self.supervisor.settled and self.daemons.settled
+        if self.desired is None or self.syncs.busy or not settled:
             return
-        self.error = self._network_error or first_failure(self.supervisor.ordered())
+        pods = self.supervisor.ordered()
+        self.error = self._network_error or first_failure(pods) or self.daemons.failure
         if self.error is None:
             self._enter("ready")
         elif self.phase == "booting":
@@ -178,7 +200,9 @@ class Init:
         """The node as ``state.json`` shows it."""
         pods = [pod.as_dict() for pod in self.supervisor.ordered()]
         if self.supervisor.before:  # keep the addresses until they are asked for
-            pods = [{**pod, "state": "Pending"} for pod in self.supervisor.before.values()]
+            pods = [
+                {**pod, "state": "Pending", "netns": ""} for pod in self.supervisor.before.values()
+            ]
         return {
             "node": self.desired.spec["node"] if self.desired else "",
             "phase": self.phase,
@@ -186,6 +210,7 @@ class Init:
             "boot_id": self.boot_id,
             "error": self.error,
             "pods": pods,
+            "processes": self.daemons.as_list(),
         }
 
     def command(self, request: dict[str, Any], reply: Callable[[dict[str, Any]], None]) -> None:
@@ -199,6 +224,9 @@ class Init:
                 lambda: [self.sandboxes.check(*pod) for pod in pods],
                 lambda found, error: reply(_checked(found, error)),
             )
+        elif command == "process":
+            action, name = str(request.get("action")), str(request.get("name"))
+            self.daemons.command(action, name, reply)
         elif command == "sync" and isinstance(request.get("path"), str):
             self.syncs.request(request["path"], reply)
         else:
@@ -207,12 +235,14 @@ class Init:
     def reap(self) -> None:
         """Take every process that ended; tell the supervisor."""
         for pid, code in reaper.reap():
-            self.supervisor.process_ended(pid, code)
+            if not self.daemons.process_ended(pid):
+                self.supervisor.process_ended(pid, code)
         if self.phase == "stopping" and not self._alive():
             self.exit()
 
     def _alive(self) -> list[int]:
         pids = [pid for pod in self.supervisor.pods.values() for pid in pod.pids()]
+        pids += self.daemons.pids()
         return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
 
     def stop(self) -> None:
@@ -224,7 +254,8 @@ class Init:
         if self.phase == "stopping":
             return
         journal.emit("stop", "the node stops")
-        self.phase, self.supervisor.frozen, self._dirty = "stopping", True, True
+        self.phase, self._dirty = "stopping", True
+        self.supervisor.frozen = self.daemons.frozen = True
         self.flush()
         for pid in self._alive():
             Terminator.ask(pid)

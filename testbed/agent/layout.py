@@ -9,6 +9,7 @@ __all__ = [
     "CONTAINERS",
     "CRUN",
     "CRUN_STATE",
+    "LAST_STATE",
     "NETNS",
     "PAUSE_ROOT",
     "SOCKET",
@@ -20,6 +21,8 @@ SPEC = "/etc/testbed/spec.json"
 """What the node should hold; the host copies it in before the start."""
 STATE = "/var/lib/testbed/state.json"
 """What the node holds; on the root file system, so that the host can copy it out."""
+LAST_STATE = "/var/lib/testbed/last-state.json"
+"""What an earlier boot left."""
 APPLIED = "/var/lib/testbed/applied.json"
 """The spec whose network part was applied last."""
 SOCKET = "/run/testbed/agent.sock"

@@ -18,6 +18,8 @@ usage: testbed-agent init                 run as PID 1 of a node
        testbed-agent exec [--tty] [NAMESPACE/]POD[:CONTAINER] -- COMMAND [ARG]...
        testbed-agent logs [NAMESPACE/]POD[:CONTAINER] [--follow] [--tail N]
        testbed-agent probe REQUEST        probe the network (a path, or inline)
+       testbed-agent process [list | start NAME | stop NAME | restart NAME]
+       testbed-agent ipip [-o json]       the IP-in-IP driver and its counters
 """
 
 
@@ -80,6 +82,25 @@ def _probe(arguments: list[str]) -> int:
     return mesh.main(arguments)
 
 
+def _process(arguments: list[str]) -> int:
+    from . import client
+
+    action, *names = arguments or ["list"]
+    if len(names) != (action != "list"):
+        return _usage("process takes list, or start, stop or restart and a name")
+    request = {"command": "process", "action": action, "name": "".join(names)}
+    reply = client.request(request, lambda _: None)
+    for line in reply["processes"] if reply["ok"] else [reply]:
+        client.print_json(line)
+    return 0 if reply["ok"] else 1
+
+
+def _ipip(arguments: list[str]) -> int:
+    from . import ipip
+
+    return ipip.main(arguments)
+
+
 VERBS: dict[str, Callable[[list[str]], int]] = {
     "init": _init,
     "sync": _sync,
@@ -88,6 +109,8 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "exec": _exec,
     "logs": _logs,
     "probe": _probe,
+    "process": _process,
+    "ipip": _ipip,
 }
 
 

@@ -27,6 +27,7 @@ __all__ = ["main", "run"]
 STATE = Path("/var/lib/testbed/state.json")
 _OPEN_AT_ONCE = 256
 _REFUSED_SECONDS = 0.02
+_BOOT_SECONDS = 10.0
 _SECONDS_A_PROBE = 0.002
 """Beyond the time of one: what a great number may take in all."""
 _CAPTURE_ROUNDS, _CAPTURE_SECONDS = 3, 0.5
@@ -37,6 +38,7 @@ def main(argv: list[str]) -> int:
     path = Path(received(argv[0]))
     request = json.loads(path.read_text())
     path.unlink()
+    _booted()
     answer = run(request, _namespaces())
     answer["state"] = _state()
     print(json.dumps(answer))
@@ -44,8 +46,18 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def _booted() -> None:
+    """Wait for the end of a boot, at most so long: pods of the boot before are no sources."""
+    deadline = time.monotonic() + _BOOT_SECONDS
+    while _state()["phase"] == "booting" and time.monotonic() < deadline:
+        time.sleep(_REFUSED_SECONDS)
+
+
 def _state() -> dict[str, Any]:
-    state = json.loads(STATE.read_text())
+    try:
+        state = json.loads(STATE.read_text())
+    except FileNotFoundError:
+        return {"phase": "booting", "pods": []}
     return state if isinstance(state, dict) else {}
 
 
@@ -64,8 +76,10 @@ def run(request: dict[str, Any], namespaces: dict[str, str]) -> dict[str, Any]:
     A request holds ``probes`` (each with ``id``, ``source``, ``protocol`` ``icmp`` or ``tcp``,
     ``ip`` and for TCP ``port``), a ``marker`` (text) in every ICMP payload, ``timeout`` in seconds
     and optionally ``capture``: ``interface``, ``filter`` and the ``ids`` of the probes to capture,
-    each with a marker of its own. A source is a pod's key, or ``""`` for the node itself. The
-    captured probes and the others have the time each: one that fails takes none from another.
+    each with a marker of its own. ``routes`` (addresses) and ``sessions`` (names of BGP protocols)
+    are waited for before anything is sent, at most ``converge_seconds``. A source is a pod's key,
+    or ``""`` for the node itself. The captured probes and the others have the time each: one that
+    fails takes none from another.
     """
     spaces: dict[str, str | None] = {"": None, **namespaces}
     chosen = set(request["capture"]["ids"]) if request.get("capture") else set()
@@ -74,8 +88,28 @@ def run(request: dict[str, Any], namespaces: dict[str, str]) -> dict[str, Any]:
     answer: dict[str, Any] = {"results": [], "pcap": "", "summary": ""}
     if captured:
         answer = _capture(request, captured, spaces)
+    else:
+        answer |= _converged(request)
     answer["results"] += _Run(request, spaces).all(rest)
     return answer
+
+
+def _converged(request: dict[str, Any]) -> dict[str, Any]:
+    """Wait for the request's routes and BGP sessions: what is missing, and how sessions are."""
+    seconds: float = request.get("converge_seconds", 0)
+    began = time.monotonic()
+    missing: list[str] = []
+    sessions: list[dict[str, str]] = []
+    if request.get("routes"):
+        from . import fib
+
+        missing = fib.wait(request["routes"], seconds)
+    if request.get("sessions"):
+        from . import bird
+
+        left = max(0.0, seconds - (time.monotonic() - began))
+        sessions = bird.established(request["sessions"], left)
+    return {"routes_missing": missing, "bgp": sessions}
 
 
 def _capture(
@@ -87,13 +121,22 @@ def _capture(
     sent again; whatever was captured is returned, so what is wrong on the wire stays in it.
     """
     markers = [probes.payload(request["marker"], each["id"]) for each in wanted]
+    encrypted = request["capture"].get("encrypted", False)
+
+    def complete(raw: bytes) -> bool:
+        if encrypted:  # nothing can be read: as many frames as there are echoes must do
+            return len(list(frames(raw))) >= 2 * len(wanted)
+        return _holds_all(raw, markers)
+
     with Capture(request["capture"]["interface"], request["capture"]["filter"]) as capture:
+        converged = _converged(request)  # with tcpdump ready, so that no time passes afterwards
         for _ in range(_CAPTURE_ROUNDS):
             results = _Run(request, spaces).all(wanted)
-            pcap = capture.wait(lambda raw: _holds_all(raw, markers), _CAPTURE_SECONDS)
-            if _holds_all(pcap, markers) or not all(result["ok"] for result in results):
+            pcap = capture.wait(complete, _CAPTURE_SECONDS)
+            if complete(pcap) or not all(result["ok"] for result in results):
                 break
     return {
+        **converged,
         "results": results,
         "pcap": base64.b64encode(pcap).decode(),
         "summary": capture.summary,
@@ -159,7 +202,7 @@ class _Run:
 
     def _poll(self, selector: selectors.BaseSelector) -> None:
         finished: dict[int, dict[str, Any]] = {}
-        for key, _ in selector.select(probes.RETRY_SECONDS / 4) if self._active else ():
+        for key, _ in selector.select(probes.TICK_SECONDS) if self._active else ():
             probe = self._active[key.fd]
             result = probe.ready()
             if result is not None:
@@ -167,7 +210,7 @@ class _Run:
             elif probe.events != key.events:
                 selector.modify(probe.socket, probe.events)
         now = time.monotonic()
-        if now - self._looked >= probes.RETRY_SECONDS / 4:
+        if now - self._looked >= probes.TICK_SECONDS:
             self._looked = now
             for descriptor, probe in self._active.items():
                 if descriptor not in finished:

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 __all__ = [
     "ECHO_REPLY",
     "ECHO_REQUEST",
-    "RETRY_SECONDS",
+    "TICK_SECONDS",
     "Probe",
     "checksum",
     "failure",
@@ -26,8 +26,11 @@ __all__ = [
     "start",
 ]
 
-RETRY_SECONDS = 0.2
-"""An unanswered echo request is sent again after this time: the first one may meet a cold path."""
+TICK_SECONDS = 0.02
+"""How often :meth:`Probe.tick` should be called."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.2
+"""Before an unanswered echo request is sent again, doubling: the other side may not have its routes
+yet, or the path is cold."""
 
 ECHO_REPLY, ECHO_REQUEST = 0, 8
 _UNREACHABLE, _TIME_EXCEEDED = 3, 11
@@ -120,6 +123,7 @@ class _Echo:
         self._payload = payload(marker, wanted["id"])
         self._identity = (os.getpid() ^ wanted["id"]) & 0xFFFF
         self._error = "no echo reply"
+        self._pause = _FIRST_PAUSE
         self.started = self._sent = time.monotonic()
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
         try:
@@ -159,7 +163,8 @@ class _Echo:
         }
 
     def tick(self, now: float) -> None:
-        if now - self._sent >= RETRY_SECONDS:
+        if now - self._sent >= self._pause:
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
             try:
                 self._send()
             except OSError as error:

@@ -19,7 +19,7 @@ from . import rules
 from .command import run
 from .errors import AgentError, CommandError
 
-__all__ = ["covers", "reconcile"]
+__all__ = ["begin", "covers", "reconcile"]
 
 _LISTED_BY_IP = ("link", "address", "route", "neighbour")
 _FDB_LISTING = ("bridge", "-json", "fdb", "show")
@@ -39,14 +39,61 @@ def reconcile(spec: Mapping[str, Any], previous: Mapping[str, Any] | None = None
     """
     previous = previous or {}
     changes = _files(spec["files"], previous.get("files", ()))
+    changes += _tunnels(spec, previous)
     wanted = spec["objects"]
     for kinds in _PHASES:
         changes += _ensure([item for item in wanted if item["kind"] in kinds])
     # Last, so that a route that changes its way is never missing in between.
     changes += _remove(_unwanted(wanted, previous.get("objects", ())))
     changes += _sysctls(spec["sysctls"])
-    changes += rules.apply(spec["rulesets"], previous.get("rulesets", ()))
+    changes += _rulesets(spec["rulesets"], previous.get("rulesets", ()))
     return changes
+
+
+def begin(spec: Mapping[str, Any], previous: Mapping[str, Any] | None = None) -> None:
+    """What :func:`reconcile` does first, for processes that should not wait for the rest.
+
+    A device of the kernel's that has a tunnel's name is renamed now: BIRD does not follow that.
+    """
+    previous = previous or {}
+    _files(spec["files"], previous.get("files", ()))
+    if any(Path("/sys/class/net", tunnel["name"]).exists() for tunnel in spec.get("tunnels", [])):
+        _tunnels(spec, previous)
+
+
+def _tunnels(spec: Mapping[str, Any], previous: Mapping[str, Any]) -> list[str]:
+    """Devices made of a TUN and programs; imported when a spec first has one."""
+    wanted, before = spec.get("tunnels", []), previous.get("tunnels", [])
+    if not wanted and not before:
+        return []
+    from . import ipip
+
+    return ipip.remove(before, wanted) + ipip.ensure(wanted)
+
+
+def _rulesets(wanted: Iterable[Object], previous: Iterable[Object]) -> list[str]:
+    """Each tool's fragments; sets are there before the rules that name them, and go after them."""
+    new, old = _by_tool(wanted), _by_tool(previous)
+    changes: list[str] = []
+    if new["wg"]:
+        from . import wireguard
+
+        changes += wireguard.apply(new["wg"])
+    if new["ipset"] or old["ipset"]:
+        from . import ipsets
+
+        changes += ipsets.apply(new["ipset"])
+    changes += rules.apply(new["iptables-restore"], old["iptables-restore"])
+    if old["ipset"]:
+        changes += ipsets.remove(new["ipset"], old["ipset"])
+    return changes
+
+
+def _by_tool(rulesets: Iterable[Object]) -> dict[str, list[Object]]:
+    found: dict[str, list[Object]] = {"wg": [], "ipset": [], "iptables-restore": []}
+    for item in rulesets:
+        found[item["tool"]].append(item)
+    return found
 
 
 def covers(have: Any, want: Any) -> bool:
@@ -96,8 +143,15 @@ def _unwanted(wanted: Iterable[Object], previous: Iterable[Object]) -> list[Obje
 
 def _remove(items: list[Object]) -> list[str]:
     listing = _list({item["kind"] for item in items})
-    present = [item for item in items if _find(item, listing)]
+    present = [item for item in items if _is_ours(_find(item, listing), item)]
     return _run((item["kind"], item["delete"]) for item in present)
+
+
+def _is_ours(row: Object | None, item: Object) -> bool:
+    """Whether a row is what the object made: a route may have another's, BIRD's, in its place."""
+    if row is None or item["kind"] != "route":
+        return row is not None
+    return covers(row, {"protocol": "boot", **item["want"]})  # what `ip route` says if not told
 
 
 def _ensure(items: list[Object]) -> list[str]:

@@ -1,42 +1,51 @@
 """Applying fragments of ``iptables-save`` files without disturbing anybody else's rules.
 
-A chain declared by a fragment belongs to it whole and is replaced in one transaction when it
-differs; a rule of any other chain (a jump) is added when it is missing. The comparison is by text,
-so fragments are written exactly as ``iptables-save`` prints them.
+A chain declared by a fragment belongs to it whole and is replaced when it differs; a rule of any
+other chain (a jump) is one of several there, ours and others'. All that changes in a table is one
+transaction, so that packets meet the old rules or the new. The comparison is by text: fragments
+are written exactly as ``iptables-save`` prints them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .command import run
 from .errors import AgentError, CommandError
 
-__all__ = ["Fragment", "apply", "difference", "parse", "removal"]
+__all__ = ["Fragment", "apply", "difference", "parse"]
 
-Tables = dict[str, dict[str, list[str]]]
-"""Table → chain → rules (``-A CHAIN …`` lines) in order."""
+Chains = dict[str, list[str]]
+"""Chain → rules (``-A CHAIN …`` lines) in order."""
+Tables = dict[str, Chains]
 
 
 class Fragment:
-    """The chains that a ruleset owns and the single rules it adds to other chains."""
+    """The chains that a ruleset owns, and what it puts first (``-I``) and last in others."""
 
     def __init__(self, text: str) -> None:
         self.owned: Tables = {}
-        self.shared: dict[str, list[str]] = {}
+        self.first: Tables = {}
+        self.last: Tables = {}
         for table, chains in parse(text).items():
             declared = set(_declared(text, table))
             self.owned[table] = {name: chains.get(name, []) for name in declared}
-            self.shared[table] = [
-                rule for name, rules in chains.items() if name not in declared for rule in rules
-            ]
+            shared = {name: rules for name, rules in chains.items() if name not in declared}
+            self.first[table] = {
+                name: [_added(rule) for rule in rules if rule.startswith("-I")]
+                for name, rules in shared.items()
+            }
+            self.last[table] = {
+                name: [rule for rule in rules if rule.startswith("-A")]
+                for name, rules in shared.items()
+            }
 
 
 def parse(text: str) -> Tables:
     """Read ``iptables-save`` output or a fragment; counters in brackets are left out."""
     tables: Tables = {}
-    chains: dict[str, list[str]] = {}
+    chains: Chains = {}
     for line in text.splitlines():
         if line.startswith("*"):
             chains = tables.setdefault(line[1:], {})
@@ -45,6 +54,11 @@ def parse(text: str) -> Tables:
         elif line.startswith(("-A ", "-I ")):
             chains.setdefault(line.split()[1], []).append(line)
     return tables
+
+
+def _added(rule: str) -> str:
+    """As ``iptables-save`` prints it."""
+    return f"-A{rule[2:]}"
 
 
 def _declared(text: str, table: str) -> list[str]:
@@ -57,39 +71,64 @@ def _declared(text: str, table: str) -> list[str]:
     return names
 
 
-def difference(fragment: Fragment, have: Tables) -> str:
-    """What ``iptables-restore --noflush`` must read so that ``have`` comes to hold the fragment."""
-    text = ""
-    for table, chains in fragment.owned.items():
-        present = have.get(table, {})
-        differing = [name for name in sorted(chains) if present.get(name) != chains[name]]
-        lines = [f":{name} - [0:0]" for name in differing]
-        lines += [rule for name in differing for rule in chains[name]]
-        lines += [rule for rule in fragment.shared[table] if not _holds(present, rule)]
-        text += _transaction(table, lines)
-    return text
+def difference(wanted: Sequence[Fragment], previous: Sequence[Fragment], have: Tables) -> str:
+    """What ``iptables-restore --noflush`` must read so that ``have`` comes to hold ``wanted``.
+
+    What only ``previous`` had, goes. Fragments are as if applied one after the other: the rules
+    that a later one puts first (last) are before (after) those of an earlier one.
+    """
+    tables = dict.fromkeys(table for each in (*wanted, *previous) for table in each.owned)
+    return "".join(
+        _transaction(table, _changes(table, wanted, previous, have.get(table, {})))
+        for table in tables
+    )
 
 
-def removal(fragment: Fragment, have: Tables, keep: Fragment | None = None) -> str:
-    """What removes a fragment, but for what ``keep`` has too: jumps first, then the chains."""
-    text = ""
-    for table, chains in fragment.owned.items():
-        present = have.get(table, {})
-        kept_rules = keep.shared.get(table, []) if keep else []
-        kept_chains = keep.owned.get(table, {}) if keep else {}
-        lines = [
-            "-D" + rule[2:]
-            for rule in fragment.shared[table]
-            if rule not in kept_rules and _holds(present, rule)
-        ]
-        gone = [name for name in sorted(chains) if name in present and name not in kept_chains]
-        lines += [f"-F {name}" for name in gone] + [f"-X {name}" for name in gone]
-        text += _transaction(table, lines)
-    return text
+def _changes(
+    table: str, wanted: Sequence[Fragment], previous: Sequence[Fragment], present: Chains
+) -> list[str]:
+    """Chains, rules in others' chains, then what goes: nothing refers to it any more."""
+    owned = _merged(each.owned[table] for each in wanted if table in each.owned)
+    before = _merged(each.owned[table] for each in previous if table in each.owned)
+    gone = sorted(name for name in before if name in present and name not in owned)
+    differing = [name for name in sorted(owned) if present.get(name) != owned[name]]
+    lines = [f":{name} - [0:0]" for name in differing]
+    lines += [rule for name in differing for rule in owned[name]]
+    first = _merged(each.first[table] for each in reversed(wanted) if table in each.first)
+    last = _merged(each.last[table] for each in wanted if table in each.last)
+    old = [each for each in previous if table in each.owned]
+    stale = _merged(rules[table] for each in old for rules in (each.first, each.last))
+    for chain in dict.fromkeys((*first, *last, *stale)):
+        if chain not in owned and chain not in gone:
+            known = {*first.get(chain, ()), *last.get(chain, ()), *stale.get(chain, ())}
+            ours = [rule for rule in present.get(chain, ()) if rule in known]
+            lines += _shared(ours, first.get(chain, []), last.get(chain, []))
+    return [*lines, *(f"-F {name}" for name in gone), *(f"-X {name}" for name in gone)]
 
 
-def _holds(present: Mapping[str, list[str]], rule: str) -> bool:
-    return "-A" + rule[2:] in present.get(rule.split()[1], [])
+def _shared(ours: list[str], first: list[str], last: list[str]) -> list[str]:
+    """Put our rules of somebody else's chain in their order; theirs may be in between.
+
+    Args:
+        ours: those that are there and that this or the previous spec has, in order.
+        first: those wanted, to be put first where they are not.
+        last: and last.
+    """
+    kept = [rule for rule in ours if rule in first or rule in last]
+    lines = [f"-D{rule[2:]}" for rule in ours if rule not in kept]
+    if kept != [*first, *last]:
+        lines += [f"-D{rule[2:]}" for rule in kept]
+        lines += [f"-I{rule[2:]}" for rule in reversed(first)]  # each goes before the one above it
+        lines += last
+    return lines
+
+
+def _merged(tables: Iterable[Chains]) -> Chains:
+    found: Chains = {}
+    for chains in tables:
+        for name, rules in chains.items():
+            found[name] = found.get(name, []) + rules
+    return found
 
 
 def _transaction(table: str, lines: list[str]) -> str:
@@ -104,13 +143,11 @@ def apply(
     Raises:
         AgentError: ``iptables-restore`` refused a line.
     """
-    fragments = {item["name"]: Fragment(item["content"]) for item in wanted}
-    old = {item["name"]: Fragment(item["content"]) for item in previous}
+    fragments = [Fragment(item["content"]) for item in wanted]
+    old = [Fragment(item["content"]) for item in previous]
     if not fragments and not old:
         return []
-    have = parse(run(["iptables-save"]).decode())
-    text = "".join(removal(each, have, fragments.get(name)) for name, each in old.items())
-    text += "".join(difference(each, have) for each in fragments.values())
+    text = difference(fragments, old, parse(run(["iptables-save"]).decode()))
     if not text:
         return []
     try:

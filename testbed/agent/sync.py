@@ -43,7 +43,8 @@ class Syncs:
     Args:
         network: runs the network part, so that no CNI job runs meanwhile.
         supervisor: has the pods.
-        installed: told of each new spec, and why the network does not hold it, if so.
+        installed: told of each new spec, and why the network does not hold it, if so; returns what
+            it changed itself.
         finished: told of each end, before the answer: the state is true when it arrives.
         reconcile: applies the network part.
         spec_path: where the node's spec is.
@@ -53,7 +54,7 @@ class Syncs:
         self,
         network: Queue,
         supervisor: Supervisor,
-        installed: Callable[[Desired, dict[str, str] | None], None],
+        installed: Callable[[Desired, dict[str, str] | None], list[str]],
         finished: Callable[[], None],
         reconcile: Reconcile,
         spec_path: str,
@@ -111,7 +112,7 @@ class Syncs:
             self._finish(describe(error))
             return
         wanted, changes, failure = result
-        self._installed(wanted, describe(failure) if failure else None)
+        more = self._installed(wanted, describe(failure) if failure else None)
         if failure is not None:
             self._applied = union(self._applied, wanted.spec)
             self._finish(describe(failure))
@@ -121,7 +122,7 @@ class Syncs:
         journal.emit("sync", message, since=request.began)
         pods = self._supervisor.apply(wanted.pods)
         request.pods = {change.split()[1] for change in pods}
-        request.changes = changes + pods
+        request.changes = changes + more + pods
         self.look()
 
     def progress(self, line: dict[str, Any]) -> None:
@@ -158,7 +159,7 @@ class Syncs:
 def union(old: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
     """What a node may hold after ``new`` was applied in part on top of ``old``."""
     held = dict(new)
-    for key in ("files", "objects", "rulesets"):
+    for key in ("files", "objects", "rulesets", "tunnels"):
         before = (old or {}).get(key, [])
         held[key] = [*before, *(item for item in new.get(key, []) if item not in before)]
     return held

@@ -61,6 +61,46 @@ def test_what_is_no_spec(given: str) -> None:
         parse(given)
 
 
+@pytest.mark.parametrize(
+    ("part", "why"),
+    [
+        ({"processes": [{"name": "../x", "argv": ["x"]}]}, "process name '../x' is not a name"),
+        ({"processes": [{"name": "x", "argv": []}]}, "argv of process x is empty"),
+        ({"processes": [{"name": "x", "argv": "x"}]}, "argv of process x must be a list of text"),
+        (
+            {"processes": [{"name": "x", "argv": ["x"], "files": "/x"}]},
+            "files of process x must be a list of text",
+        ),
+        (
+            {"processes": [{"name": "x", "argv": ["x"], "reload": [1]}]},
+            "reload of process x must be a list of text",
+        ),
+        ({"processes": [{"name": "x", "argv": ["x"]}] * 2}, "process x is there twice"),
+        ({"tunnels": [{"name": "tunl0", "uplink": "a/b"}]}, "uplink of a tunnel 'a/b' is not"),
+        ({"tunnels": [{"name": "tunl0"}]}, "missing key 'uplink'"),
+        ({"tunnels": [{"name": "a", "uplink": "b"}] * 2}, "more than one tunnel"),
+        ({"objects": [{"kind": "rule", "key": {}}]}, "kind of object {} must be one of link, "),
+        ({"rulesets": [{"name": "a", "tool": "b"}]}, "tool of ruleset a must be one of iptables"),
+    ],
+)
+def test_bad_parts_of_a_node(part: dict[str, Any], why: str) -> None:
+    """Before anything is touched: half a spec would stay in the kernel."""
+    with pytest.raises(AgentError) as caught:
+        parse(json.dumps({"testbed": "t", "node": "n", "pods": [], **part}))
+    assert why in caught.value.why
+
+
+def test_processes_and_tunnels_are_optional() -> None:
+    """Most nodes have none."""
+    wanted = parse(
+        json.dumps({"testbed": "t", "node": "n", "processes": [{"name": "bird", "argv": ["bird"]}]})
+    )
+    assert wanted.spec["tunnels"] == wanted.pods == []
+    assert wanted.spec["processes"] == [
+        {"name": "bird", "argv": ["bird"], "reload": [], "files": []}
+    ]
+
+
 def test_pods_are_there_once() -> None:
     """Two pods of one name."""
     with pytest.raises(AgentError, match="pod default/a is there twice"):

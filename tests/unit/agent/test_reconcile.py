@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from testbed.agent import reconcile as module
 from testbed.agent.reconcile import covers, reconcile
 
 
@@ -69,3 +71,45 @@ def test_files_of_the_previous_spec_are_removed(tmp_path: Path) -> None:
     assert reconcile(spec((new, "y", 0o644)), before) == [f"write {new}", f"remove {old}"]
     assert not old.exists()
     assert foreign.exists()
+
+
+ROUTE = {
+    "kind": "route",
+    "key": {"dst": "10.65.1.0/26"},
+    "want": {"gateway": "172.17.0.6", "dev": "eth0", "flags": []},
+    "fixed": {},
+    "delete": ["route delete 10.65.1.0/26"],
+}
+
+
+@pytest.mark.parametrize(
+    ("other", "ours"),
+    [
+        ({}, True),
+        ({"protocol": "bird"}, False),
+        ({"gateway": "172.17.0.7"}, False),
+        ({"type": "blackhole", "gateway": None, "dev": None}, False),
+    ],
+)
+def test_a_route_of_somebody_else_in_the_place_of_ours_stays(
+    other: dict[str, Any], ours: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """BIRD replaces routes; a blackhole of the new spec may have the destination."""
+    row: dict[str, Any] = {
+        "type": "unicast",
+        "dst": "10.65.1.0/26",
+        "gateway": "172.17.0.6",
+        "dev": "eth0",
+    }
+    row |= {"protocol": "boot", "flags": []}
+    fed: list[bytes] = []
+
+    def run(argv: list[str], stdin: bytes = b"") -> bytes:
+        fed.append(stdin)
+        return json.dumps([{**row, **other}]).encode() if "-json" in argv else b""
+
+    monkeypatch.setattr(module, "run", run)
+    assert reconcile(spec(), {"objects": [ROUTE]}) == (
+        ["ip route delete 10.65.1.0/26"] if ours else []
+    )
+    assert fed[0] == b"route show\n"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from testbed.agent.rules import Fragment, difference, parse, removal
+from testbed.agent.rules import Fragment, difference, parse
 
 FRAGMENT = Fragment(
     """\
@@ -30,9 +30,14 @@ COMMIT
 """
 
 
+def filters(*lines: str) -> str:
+    """A file with one table."""
+    return "".join(f"{line}\n" for line in ("*filter", *lines, "COMMIT"))
+
+
 def test_an_empty_kernel_gets_everything() -> None:
     """The chain before the jump to it, in one transaction."""
-    assert difference(FRAGMENT, {}) == (
+    assert difference([FRAGMENT], [], {}) == (
         "*nat\n:OURS - [0:0]\n-A OURS -s 10.0.0.0/8 -j RETURN\n-A OURS -j MASQUERADE\n"
         "-A POSTROUTING -j OURS\nCOMMIT\n"
     )
@@ -40,13 +45,13 @@ def test_an_empty_kernel_gets_everything() -> None:
 
 def test_what_is_there_is_not_touched() -> None:
     """A second sync changes nothing."""
-    assert difference(FRAGMENT, parse(INSTALLED)) == ""
+    assert difference([FRAGMENT], [FRAGMENT], parse(INSTALLED)) == ""
 
 
 def test_a_differing_chain_is_replaced_whole() -> None:
     """Naming it with a colon flushes it in the same transaction; the jump stays."""
     have = parse(INSTALLED.replace("-A OURS -j MASQUERADE\n", ""))
-    assert difference(FRAGMENT, have) == (
+    assert difference([FRAGMENT], [], have) == (
         "*nat\n:OURS - [0:0]\n-A OURS -s 10.0.0.0/8 -j RETURN\n-A OURS -j MASQUERADE\nCOMMIT\n"
     )
 
@@ -55,34 +60,97 @@ def test_the_order_of_rules_matters() -> None:
     """Two rules in another order are another chain."""
     have = parse(INSTALLED)
     have["nat"]["OURS"].reverse()
-    assert ":OURS" in difference(FRAGMENT, have)
+    assert ":OURS" in difference([FRAGMENT], [], have)
 
 
 def test_a_missing_jump_is_added_alone() -> None:
     """Chains that are right are left alone."""
     have = parse(INSTALLED.replace("-A POSTROUTING -j OURS\n", ""))
-    assert difference(FRAGMENT, have) == "*nat\n-A POSTROUTING -j OURS\nCOMMIT\n"
+    assert difference([FRAGMENT], [], have) == "*nat\n-A POSTROUTING -j OURS\nCOMMIT\n"
 
 
 def test_a_prepended_jump_is_recognised() -> None:
     """``-I`` in a fragment is ``-A`` in what iptables-save prints."""
     fragment = Fragment("*nat\n:OURS - [0:0]\n-I POSTROUTING -j OURS\nCOMMIT\n")
     have = parse("*nat\n:POSTROUTING ACCEPT [0:0]\n:OURS - [0:0]\n-A POSTROUTING -j OURS\nCOMMIT\n")
-    assert difference(fragment, have) == ""
+    assert difference([fragment], [], have) == ""
+
+
+def test_prepended_rules_keep_their_order() -> None:
+    """Each ``-I`` goes before the one that was read before it: the last line first."""
+    fragment = Fragment(filters("-I INPUT -j A", "-I INPUT -j B", "-A INPUT -j Y", "-A INPUT -j Z"))
+    assert difference([fragment], [], {}) == filters(
+        "-I INPUT -j B", "-I INPUT -j A", "-A INPUT -j Y", "-A INPUT -j Z"
+    )
+
+
+def test_rules_in_the_wrong_order_are_put_right() -> None:
+    """Ours alone are moved, all in one transaction; somebody else's stay."""
+    fragment = Fragment(filters("-I INPUT -j A", "-A INPUT -j Y", "-A INPUT -j Z"))
+    there = ("-A INPUT -j FOREIGN", "-A INPUT -j A", "-A INPUT -j Y", "-A INPUT -j Z")
+    assert difference([fragment], [], parse(filters(*there))) == ""
+    wrong = ("-A INPUT -j Z", "-A INPUT -j FOREIGN", "-A INPUT -j A")
+    assert difference([fragment], [], parse(filters(*wrong))) == filters(
+        "-D INPUT -j Z", "-D INPUT -j A", "-I INPUT -j A", "-A INPUT -j Y", "-A INPUT -j Z"
+    )
+
+
+def test_a_fragment_that_comes_later_goes_around_the_earlier_one() -> None:
+    """A new first fragment finds the other's rules there: nat POSTROUTING must end with Calico's.
+
+    kube-proxy's KUBE-POSTROUTING has to be before it, whenever it is added.
+    """
+    felix = Fragment(filters("-I FORWARD -j cali-FORWARD", "-A FORWARD -j cali-last"))
+    proxy = Fragment(filters("-I FORWARD -j KUBE-FORWARD", "-A FORWARD -j KUBE-last"))
+    have = parse(filters("-A FORWARD -j cali-FORWARD", "-A FORWARD -j cali-last"))
+    assert difference([proxy, felix], [felix], have) == filters(
+        "-D FORWARD -j cali-FORWARD",
+        "-D FORWARD -j cali-last",
+        "-I FORWARD -j KUBE-FORWARD",
+        "-I FORWARD -j cali-FORWARD",
+        "-A FORWARD -j KUBE-last",
+        "-A FORWARD -j cali-last",
+    )
 
 
 def test_removal_leaves_others_alone() -> None:
     """The jump first, then flush and delete; THEIRS stays."""
-    assert removal(FRAGMENT, parse(INSTALLED)) == (
+    assert difference([], [FRAGMENT], parse(INSTALLED)) == (
         "*nat\n-D POSTROUTING -j OURS\n-F OURS\n-X OURS\nCOMMIT\n"
     )
 
 
-def test_removal_keeps_what_the_next_fragment_has_too() -> None:
-    """A fragment that changes is not taken away in between."""
-    assert removal(FRAGMENT, parse(INSTALLED), keep=FRAGMENT) == ""
+def test_a_chain_goes_after_the_rules_that_refer_to_it() -> None:
+    """In the transaction that replaces them: the kernel keeps a chain that is in use."""
+    dispatch = (":DISPATCH - [0:0]", "-A FORWARD -j DISPATCH")
+    before = filters(*dispatch, ":POD - [0:0]", "-A DISPATCH -j POD", "-A POD -j ACCEPT")
+    after = filters(*dispatch)
+    assert difference([Fragment(after)], [Fragment(before)], parse(before)) == filters(
+        ":DISPATCH - [0:0]", "-F POD", "-X POD"
+    )
+
+
+def test_a_jump_of_the_previous_spec_goes() -> None:
+    """Also where the fragment's chains stay; with it a rule that was there twice."""
+    before, after = filters("-A INPUT -j A", "-A INPUT -j B"), filters("-A INPUT -j A")
+    assert difference([Fragment(after)], [Fragment(before)], parse(before)) == filters(
+        "-D INPUT -j B"
+    )
+    twice = parse(filters("-A INPUT -j A", "-A INPUT -j A"))
+    assert difference([Fragment(after)], [], twice) == filters(
+        "-D INPUT -j A", "-D INPUT -j A", "-A INPUT -j A"
+    )
+
+
+def test_what_moves_to_another_fragment_stays() -> None:
+    """Names of fragments do not matter to the kernel."""
+    jump = Fragment("*nat\n-A POSTROUTING -j OURS\nCOMMIT\n")
+    chain = Fragment(
+        "*nat\n:OURS - [0:0]\n-A OURS -s 10.0.0.0/8 -j RETURN\n-A OURS -j MASQUERADE\nCOMMIT\n"
+    )
+    assert difference([chain, jump], [FRAGMENT], parse(INSTALLED)) == ""
 
 
 def test_removal_of_what_is_gone_is_nothing() -> None:
     """Somebody else may have flushed it."""
-    assert removal(FRAGMENT, {}) == ""
+    assert difference([], [FRAGMENT], {}) == ""

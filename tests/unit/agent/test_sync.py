@@ -38,12 +38,17 @@ class World:
         self.syncs = Syncs(
             self.network,
             self.supervisor,
-            lambda wanted, error: self.installed.append((wanted, error)),
+            self.note,
             lambda: None,
             self.reconcile,
             str(self.spec),
         )
         self.syncs.open(None)
+
+    def note(self, wanted: Desired, error: dict[str, str] | None) -> list[str]:
+        """What the node would do with a new spec: nothing of its own."""
+        self.installed.append((wanted, error))
+        return []
 
     def reconcile(self, spec: dict[str, Any], previous: dict[str, Any] | None) -> list[str]:
         """Note the call."""
@@ -169,7 +174,7 @@ def test_progress_is_passed_on_while_a_sync_is_under_way(world: World) -> None:
 def test_union_has_each_item_once() -> None:
     """Older items come first."""
     held = union({"files": [1, 2]}, {"node": "n", "files": [2, 3], "objects": [4]})
-    assert held == {"node": "n", "files": [1, 2, 3], "objects": [4], "rulesets": []}
+    assert held == {"node": "n", "files": [1, 2, 3], "objects": [4], "rulesets": [], "tunnels": []}
 
 
 def test_a_file_system_that_refuses(tmp_path: Path) -> None:
