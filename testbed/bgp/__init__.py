@@ -1,0 +1,1 @@
+"""BGP speakers: BIRD's configuration, and the routers between networks. Pure."""

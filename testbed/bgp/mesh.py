@@ -1,0 +1,44 @@
+"""A Calico node's sessions: with every other node, and with the routers of its network. Pure."""
+
+from __future__ import annotations
+
+from testbed.bgp import bird
+from testbed.dataplane.underlay import Underlay
+from testbed.topology.model import MESH_AS_NUMBER, Cluster, Node
+
+__all__ = ["speaker"]
+
+
+def speaker(
+    cluster: Cluster, node: Node, underlay: Underlay, *, tunnel: str, programs_routes: bool
+) -> bird.Node:
+    """What BIRD on ``node`` must know.
+
+    ``tunnel`` is the device of encapsulated routes, or empty; with ``programs_routes`` BIRD writes
+    the pool's routes to the kernel itself.
+    """
+    segment = underlay.segments[node.network]
+    mesh = (
+        bird.Peer("Mesh", underlay.address_of(each.network, each.index), MESH_AS_NUMBER)
+        for each in cluster.nodes
+        if each.name != node.name
+    )
+    routers = (
+        bird.Peer("Global", segment.router_address(router.index), router.as_number)
+        for router in cluster.routers
+        if router.as_number is not None and node.network in router.networks
+    )
+    options = cluster.backend.options
+    restart = options.get("max_restart_time")
+    return bird.Node(
+        address=underlay.address_of(node.network, node.index),
+        subnet=segment.subnet,
+        as_number=MESH_AS_NUMBER,
+        pool=cluster.cluster_cidr,
+        blocks=node.pod_cidrs,
+        peers=(*mesh, *routers),
+        tunnel=tunnel,
+        cross_subnet=options.get("mode") == "CrossSubnet",
+        programs_routes=programs_routes,
+        max_restart_time=None if restart is None else int(restart),
+    )

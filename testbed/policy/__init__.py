@@ -1,0 +1,1 @@
+"""What may talk to whom, as rules: one file per engine. Pure."""
