@@ -8,21 +8,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
+from ipaddress import IPv4Network
 from pkgutil import iter_modules
 from typing import Protocol, cast
 from uuid import NAMESPACE_DNS, UUID, uuid5
 
 import testbed.cni
+from testbed.bgp import router
+from testbed.dataplane import objects
 from testbed.dataplane.features import Features
 from testbed.dataplane.native import native_files
-from testbed.dataplane.spec import ContainerSpec, NodeSpec, PodSpec, PortMapping
-from testbed.dataplane.underlay import Underlay
+from testbed.dataplane.spec import ContainerSpec, KernelObject, NodeSpec, PodSpec, PortMapping
+from testbed.dataplane.underlay import Segment, Underlay
 from testbed.errors import MissingCapabilityError, PlanError
+from testbed.overlay import ipip
+from testbed.topology.cnis import Traits
 from testbed.topology.model import Cluster, Node, Pod
 from testbed.topology.quantity import bits_per_second
 from testbed.topology.serialize import to_json
 
-__all__ = ["CniPlanner", "backends", "cni", "plan", "require"]
+__all__ = ["CniPlanner", "assumed_underlay", "cni", "cnis", "plan", "require"]
 
 _MAX_BURST = 2**32 - 1
 """Bits: what containerd passes with a rate, since Kubernetes' annotations know no burst."""
@@ -31,8 +36,8 @@ _MAX_BURST = 2**32 - 1
 class CniPlanner(Protocol):
     """What a module of :mod:`testbed.cni` offers."""
 
-    BACKENDS: Mapping[str, Mapping[str, type]]
-    """Backend types and the types of their options; the first is the default."""
+    TRAITS: Traits
+    """What a topology may say of it."""
 
     def requires(self, cluster: Cluster) -> frozenset[str]:
         """Kernel features (fields of :class:`Features`) without which it cannot run."""
@@ -48,46 +53,88 @@ def cni(name: str) -> CniPlanner:
     return cast(CniPlanner, import_module(f"testbed.cni.{name}"))
 
 
-def backends() -> dict[str, Mapping[str, Mapping[str, type]]]:
-    """Every CNI's backends, for the loader to validate a topology against."""
+def cnis() -> dict[str, Traits]:
+    """Every CNI, for the loader to validate a topology against."""
     names = sorted(module.name for module in iter_modules(testbed.cni.__path__))
-    return {name: cni(name).BACKENDS for name in names}
+    return {name: cni(name).TRAITS for name in names}
 
 
 def plan(cluster: Cluster, underlay: Underlay, features: Features) -> tuple[NodeSpec, ...]:
-    """One spec per node, in the topology's order.
+    """One spec per node, in the topology's order, then one per router.
 
     Raises:
         MissingCapabilityError: the kernel lacks something the CNI needs.
         PlanError: the underlay is too small, or lies inside the pods' or services' addresses.
     """
-    require(cluster, features)
+    cluster = require(cluster, features)
     planner = cni(cluster.cni)
     _check_underlay(cluster, underlay)
-    state = to_json(cluster)
-    return tuple(
-        _complete(planner.plan(cluster, node, underlay, features), cluster, node, state)
+    nodes = (
+        _on_node(planner.plan(cluster, node, underlay, features), cluster, node, underlay)
         for node in cluster.nodes
     )
+    routers = (router.plan(cluster, each, underlay) for each in cluster.routers)
+    state = to_json(cluster)
+    return tuple(_complete(spec, state) for spec in (*nodes, *routers))
 
 
-def _complete(
-    spec: NodeSpec, cluster: Cluster, node: Node, state: Mapping[str, object]
-) -> NodeSpec:
+def _on_node(spec: NodeSpec, cluster: Cluster, node: Node, underlay: Underlay) -> NodeSpec:
+    """Add what every node has, whatever its CNI: the way to other networks, and its pods."""
     return replace(
         spec,
-        files=spec.files + native_files(spec.objects, spec.rulesets),
+        objects=_routed_networks(cluster, node, underlay) + spec.objects,
         pods=tuple(_pod(cluster, pod) for pod in cluster.pods_on(node.name)),
-        cluster=state,
     )
 
 
-def require(cluster: Cluster, features: Features) -> None:
+def _complete(spec: NodeSpec, state: Mapping[str, object]) -> NodeSpec:
+    files = spec.files + native_files(spec.objects, spec.rulesets)
+    return replace(spec, files=files, cluster=state)
+
+
+def _routed_networks(cluster: Cluster, node: Node, underlay: Underlay) -> tuple[KernelObject, ...]:
+    """Routes to the other networks by the first router that is on the node's and on theirs."""
+    own = underlay.segments[node.network]
+    ways = {
+        network: own.router_address(each.index)
+        for each in reversed(cluster.routers)
+        if node.network in each.networks
+        for network in each.networks
+        if network != node.network
+    }
+    return tuple(
+        objects.route(segment.subnet, via=ways[name], device=underlay.device)
+        for name, segment in underlay.segments.items()
+        if name in ways
+    )
+
+
+def assumed_underlay(cluster: Cluster) -> Underlay:
+    """The networks for a plan that is made without an engine: given subnets, or 172.18.0.0/16 on.
+
+    An engine of its own that has no other networks would choose the same.
+    """
+    given = [network.subnet for network in cluster.networks if network.subnet]
+    free = (
+        subnet
+        for subnet in (
+            *(IPv4Network(f"172.{second}.0.0/16") for second in range(18, 32)),
+            *IPv4Network("192.168.0.0/16").subnets(new_prefix=20),
+        )
+        if not any(subnet.overlaps(taken) for taken in given)
+    )
+    return Underlay({each.name: Segment(each.subnet or next(free)) for each in cluster.networks})
+
+
+def require(cluster: Cluster, features: Features) -> Cluster:
     """Check that the kernel has what the CNI needs, before anything is created.
+
+    Returns the cluster with its IPIP driver chosen: no planner sees ``auto``.
 
     Raises:
         MissingCapabilityError: what is missing, and what to do.
     """
+    cluster = replace(cluster, ipip=ipip.driver(cluster.ipip, features))
     missing = sorted(cni(cluster.cni).requires(cluster) - features.available)
     if missing:
         raise MissingCapabilityError(
@@ -96,21 +143,24 @@ def require(cluster: Cluster, features: Features) -> None:
             "Load the modules on the host (`modprobe NAME`) or choose another backend; "
             "`testbed doctor` shows what works."
         )
+    return cluster
 
 
 def _check_underlay(cluster: Cluster, underlay: Underlay) -> None:
-    for what, network in (
-        ("cluster_cidr", cluster.cluster_cidr),
-        ("service_cidr", cluster.service_cidr),
-    ):
-        if network.overlaps(underlay.subnet):
-            raise PlanError(
-                f"{what} {network} overlaps the node network {underlay.subnet} of testbed "
-                f"{cluster.name!r}: a route to one would hide the other. Change {what}, or set "
-                "networks.default.ipam in the topology."
-            )
+    for name, segment in underlay.segments.items():
+        for what, network in (
+            ("cluster_cidr", cluster.cluster_cidr),
+            ("service_cidr", cluster.service_cidr),
+        ):
+            if network.overlaps(segment.subnet):
+                raise PlanError(
+                    f"{what} {network} overlaps the node network {segment.subnet} of testbed "
+                    f"{cluster.name!r}: a route to one would hide the other. Change {what}, or set "
+                    f"networks.{name}.ipam in the topology."
+                )
     try:
-        underlay.address_of(max(node.index for node in cluster.nodes))
+        for node in cluster.nodes:
+            underlay.address_of(node.network, node.index)
     except ValueError as error:
         raise PlanError(str(error)) from error
 

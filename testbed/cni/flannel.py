@@ -1,7 +1,7 @@
 """Flannel: what flanneld leaves on a node, and the conflist of kube-flannel.yml.
 
-Reproduces flannel's ``vxlan`` backend (with ``DirectRouting``) and ``host-gw``, its iptables
-manager and ``/run/flannel/subnet.env``; `the project's documentation
+Reproduces flannel's ``vxlan``, ``host-gw``, ``ipip`` (both tunnels with ``DirectRouting``) and
+``wireguard`` backends, its iptables manager and ``/run/flannel/subnet.env``; `its documentation
 <https://github.com/flannel-io/flannel/blob/master/Documentation/backends.md>`_ names the options.
 flannel has no network policies.
 """
@@ -9,27 +9,49 @@ flannel has no network policies.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from hashlib import sha256
+from ipaddress import IPv4Address, IPv4Interface
 from typing import Any
 
+from testbed.dataplane import objects
 from testbed.dataplane.features import Features
-from testbed.dataplane.spec import File, KernelObject, NodeSpec, Ruleset
+from testbed.dataplane.spec import File, KernelObject, NodeSpec, Ruleset, Tunnel
 from testbed.dataplane.underlay import Underlay
-from testbed.overlay import direct, vxlan
+from testbed.overlay import direct, ipip, vxlan, wireguard
+from testbed.topology.cnis import Traits
 from testbed.topology.model import Cluster, Node
 
-__all__ = ["BACKENDS", "plan", "requires"]
+__all__ = ["TRAITS", "plan", "requires"]
 
-BACKENDS: Mapping[str, Mapping[str, type]] = {
-    "vxlan": {"vni": int, "port": int, "mtu": int, "direct_routing": bool},
-    "host-gw": {},
-}
-"""Backend types and their options; the first is the default."""
+TRAITS = Traits(
+    {
+        "vxlan": {"vni": int, "port": int, "mtu": int, "direct_routing": bool},
+        "host-gw": {},
+        "ipip": {"direct_routing": bool},
+        "wireguard": {"port": int, "mtu": int, "keepalive": int},
+    },
+    routed=frozenset({"vxlan", "ipip", "wireguard"}),
+)
+"""WireGuard's ``Mode`` is ``separate``: the modes differ in what becomes of IPv6."""
 
 _VNI = 1
 _PORT = 8472
 """Linux's own default, which flannel gets by leaving the attribute out (IANA's is 4789)."""
+_WIREGUARD_PORT = 51820
+_IPIP, _WIREGUARD = "flannel.ipip", "flannel-wg"
+"""Names of the devices; that of VXLAN has its VNI."""
+_OVERHEAD = {
+    "vxlan": vxlan.OVERHEAD,
+    "host-gw": 0,
+    "ipip": ipip.OVERHEAD,
+    "wireguard": wireguard.OVERHEAD,
+}
+_SPELLING = {
+    "vxlan": {"vni": "VNI", "port": "Port", "mtu": "MTU", "direct_routing": "DirectRouting"},
+    "ipip": {"direct_routing": "DirectRouting"},
+    "wireguard": {"port": "ListenPort", "mtu": "MTU", "keepalive": "PersistentKeepaliveInterval"},
+}
+"""The options' names in flannel's own configuration."""
 _CONFLIST = {
     "name": "cbr0",
     "cniVersion": "0.3.1",
@@ -43,24 +65,35 @@ _CONFLIST = {
 
 def requires(cluster: Cluster) -> frozenset[str]:
     """Kernel features without which this topology cannot run."""
-    return frozenset({"br_netfilter"} | ({"vxlan"} if cluster.backend.type == "vxlan" else set()))
+    driver = "ipip_ebpf" if cluster.ipip == "ebpf" else "ipip"
+    tunnel = {"vxlan": {"vxlan"}, "ipip": {driver}, "wireguard": {"wireguard"}}
+    return frozenset({"br_netfilter"} | tunnel.get(cluster.backend.type, set()))
 
 
 def plan(cluster: Cluster, node: Node, underlay: Underlay, features: Features) -> NodeSpec:
     """What ``node`` holds when flanneld has converged. Pods are added by :mod:`testbed.plan`."""
     del features  # every choice of this CNI is the topology's
+    backend = cluster.backend.type
     mtu = _mtu(cluster, underlay)
+    files = [
+        _json_file("/etc/cni/net.d/10-flannel.conflist", _CONFLIST, attaches=True),
+        _json_file("/etc/kube-flannel/net-conf.json", _net_conf(cluster)),
+        File("/run/flannel/subnet.env", _subnet_env(cluster, node, mtu), attaches=True),
+    ]
+    rulesets = [Ruleset("flannel", _rules(cluster, node))]
+    if backend == "wireguard":
+        key = wireguard.private_key(cluster.name, node.name)
+        files.append(File("/run/flannel/wgkey", key, mode=0o400))
+        rulesets.append(Ruleset(_WIREGUARD, _wireguard_settings(cluster, node, underlay), "wg"))
+    by_program = backend == "ipip" and cluster.ipip == "ebpf"
     return NodeSpec(
         testbed=cluster.name,
         node=node.name,
-        files=(
-            _json_file("/etc/cni/net.d/10-flannel.conflist", _CONFLIST, attaches=True),
-            _json_file("/etc/kube-flannel/net-conf.json", _net_conf(cluster)),
-            File("/run/flannel/subnet.env", _subnet_env(cluster, node, mtu), attaches=True),
-        ),
+        files=tuple(files),
         sysctls=_sysctls(cluster),
         objects=_objects(cluster, node, underlay, mtu),
-        rulesets=(Ruleset("flannel", _rules(cluster, node)),),
+        rulesets=tuple(rulesets),
+        tunnels=(Tunnel(_IPIP, underlay.device),) if by_program else (),
     )
 
 
@@ -81,33 +114,111 @@ def _vni(cluster: Cluster) -> int:
 
 def _mtu(cluster: Cluster, underlay: Underlay) -> int:
     """The pods' MTU in bytes; the ``mtu`` option replaces the uplink's *before* the overhead."""
-    if cluster.backend.type == "host-gw":
-        return underlay.mtu
-    return int(cluster.backend.options.get("mtu", underlay.mtu)) - vxlan.OVERHEAD
+    mtu = int(cluster.backend.options.get("mtu", underlay.mtu))
+    return mtu - _OVERHEAD[cluster.backend.type]
 
 
 def _objects(
     cluster: Cluster, node: Node, underlay: Underlay, mtu: int
 ) -> tuple[KernelObject, ...]:
+    remotes = [each for each in cluster.nodes if each.name != node.name]
+    match cluster.backend.type:
+        case "vxlan":
+            return _vxlan(cluster, node, underlay, mtu)
+        case "ipip":
+            return _ipip(cluster, node, underlay, mtu)
+        case "wireguard":
+            return wireguard.device(
+                _WIREGUARD, own=node.pod_cidr, network=cluster.cluster_cidr, mtu=mtu
+            )
+    return direct.routes(((each.pod_cidr, _address(each, underlay)) for each in remotes), underlay)
+
+
+def _vxlan(cluster: Cluster, node: Node, underlay: Underlay, mtu: int) -> tuple[KernelObject, ...]:
+    """The VTEP, what it needs for each node that it is used for, and plain routes to the rest."""
     vteps = {
         each.name: vxlan.Vtep(
-            underlay.address_of(each.index), each.pod_cidr, vtep_mac(cluster.name, each.name)
+            _address(each, underlay), each.pod_cidr, vtep_mac(cluster.name, each.name)
         )
         for each in cluster.nodes
     }
     own = vteps.pop(node.name)
-    plain = direct.routes(
-        ((remote.pod_cidr, remote.underlay_ip) for remote in vteps.values()), underlay
-    )
-    if cluster.backend.type == "host-gw":
-        return plain
+    plain = [vteps.pop(each.name) for each in _direct(cluster, node)]
     name = f"flannel.{_vni(cluster)}"
     port = int(cluster.backend.options.get("port", _PORT))
     device = vxlan.device(name, own, vni=_vni(cluster), port=port, mtu=mtu, underlay=underlay)
-    # All nodes share one segment, so with DirectRouting every remote is a direct one.
-    if cluster.backend.options.get("direct_routing", False):
-        return device + plain
-    return device + vxlan.peers(name, tuple(vteps.values()))
+    routes = direct.routes(((each.pod_cidr, each.underlay_ip) for each in plain), underlay)
+    return device + vxlan.peers(name, tuple(vteps.values())) + routes
+
+
+def _ipip(cluster: Cluster, node: Node, underlay: Underlay, mtu: int) -> tuple[KernelObject, ...]:
+    """The tunnel and a route to each remote node, which keeps ``onlink`` where it is direct."""
+    plain = {each.name for each in _direct(cluster, node)}
+    routes = (
+        objects.route(
+            each.pod_cidr,
+            via=_address(each, underlay),
+            device=underlay.device if each.name in plain else _IPIP,
+            onlink=True,
+        )
+        for each in cluster.nodes
+        if each.name != node.name
+    )
+    own = IPv4Interface((node.pod_cidr.network_address, 32))
+    link = (
+        objects.existing_link(_IPIP, mtu=mtu)
+        if cluster.ipip == "ebpf"
+        else _ipip_link(_address(node, underlay), mtu)
+    )
+    return (link, objects.address(_IPIP, own), *routes)
+
+
+def _ipip_link(local: IPv4Address, mtu: int) -> KernelObject:
+    """The kernel's own device: it takes every packet to ``local`` and has no other end."""
+    ends = {"remote": "any", "local": str(local)}
+    return KernelObject(
+        "link",
+        {"ifname": _IPIP},
+        fixed={"linkinfo": {"info_kind": "ipip", "info_data": ends}},
+        want={"mtu": mtu, "flags": ["UP"]},
+        create=(
+            f"link add {_IPIP} mtu {mtu} type ipip remote any local {local} ttl inherit nopmtudisc",
+            f"link set {_IPIP} up",
+        ),
+        change=(f"link set {_IPIP} mtu {mtu} up",),
+        delete=(f"link delete {_IPIP}",),
+    )
+
+
+def _wireguard_settings(cluster: Cluster, node: Node, underlay: Underlay) -> str:
+    peers = (
+        wireguard.Peer(
+            _address(each, underlay),
+            each.pod_cidr,
+            wireguard.public_key(cluster.name, each.name),
+        )
+        for each in cluster.nodes
+        if each.name != node.name
+    )
+    return wireguard.settings(
+        wireguard.private_key(cluster.name, node.name),
+        peers,
+        port=int(cluster.backend.options.get("port", _WIREGUARD_PORT)),
+        keepalive=int(cluster.backend.options.get("keepalive", 0)),
+    )
+
+
+def _direct(cluster: Cluster, node: Node) -> list[Node]:
+    """The remote nodes that DirectRouting leaves the tunnel out for: they share the segment."""
+    if not cluster.backend.options.get("direct_routing", False):
+        return []
+    return [
+        each for each in cluster.nodes if each.name != node.name and each.network == node.network
+    ]
+
+
+def _address(node: Node, underlay: Underlay) -> IPv4Address:
+    return underlay.address_of(node.network, node.index)
 
 
 def _sysctls(cluster: Cluster) -> dict[str, str]:
@@ -129,7 +240,7 @@ def _subnet_env(cluster: Cluster, node: Node, mtu: int) -> str:
 
 def _net_conf(cluster: Cluster) -> dict[str, Any]:
     backend: dict[str, Any] = {"Type": cluster.backend.type}
-    spelling = {"vni": "VNI", "port": "Port", "mtu": "MTU", "direct_routing": "DirectRouting"}
+    spelling = _SPELLING.get(cluster.backend.type, {})
     backend |= {spelling[key]: value for key, value in cluster.backend.options.items()}
     return {"Network": str(cluster.cluster_cidr), "EnableNFTables": False, "Backend": backend}
 

@@ -36,7 +36,11 @@ def test_copies_what_exists() -> None:
 
     assert sorted(copied) == [
         "agent",
+        "calico",
+        "calico-ipam",
         "flannel",
+        "ipip.bpf.c",
+        "ipip.bpf.h",
         "netexec",
         "pause.c",
         "testbed-agent",
@@ -50,7 +54,7 @@ def test_runs_without_buildkit() -> None:
     assert not re.findall(r"--mount|--chmod|--chown|<<", DOCKERFILE)
 
 
-@pytest.mark.parametrize("name", ["testbed-agent", "flannel"])
+@pytest.mark.parametrize("name", ["testbed-agent", "calico", "calico-ipam", "flannel"])
 def test_entry_script(name: str) -> None:
     """It starts isolated, without site, and calls a function that the agent has."""
     script = NODE / name

@@ -16,27 +16,31 @@ from testbed.dataplane.features import Features
 from testbed.dataplane.spec import NodeSpec
 from testbed.dataplane.underlay import Underlay
 from testbed.errors import MissingCapabilityError, PlanError
-from testbed.plan import backends, plan
+from testbed.plan import assumed_underlay, cnis, plan
 from testbed.topology.load import load
 from testbed.topology.model import Cluster
 from tests.unit.topology.strategies import clusters
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "plan"
-UNDERLAY = Underlay(IPv4Network("172.18.0.0/16"))
+UNDERLAY = Underlay.single(IPv4Network("172.18.0.0/16"))
 TOPOLOGIES = sorted(path.stem for path in (ROOT / "compose").glob("*.yaml"))
 
 
 def planned(name: str) -> tuple[Cluster, tuple[NodeSpec, ...]]:
     """A shipped topology and its specs."""
-    cluster = load(ROOT / "compose" / f"{name}.yaml", cnis=backends())
-    return cluster, plan(cluster, UNDERLAY, Features.full())
+    cluster = load(ROOT / "compose" / f"{name}.yaml", cnis=cnis())
+    return cluster, plan(cluster, assumed_underlay(cluster), Features.full())
 
 
 def readable(spec: NodeSpec) -> str:
     """What a node holds, as ``testbed plan`` prints it, and its pods."""
     parts = [f"### {file.path} {file.mode:o}\n{file.content}" for file in spec.files]
     parts.append("### sysctl\n" + "".join(f"{k} = {v}\n" for k, v in spec.sysctls.items()))
+    for tunnel in spec.tunnels:
+        parts.append(f"### tunnel {tunnel.name} over {tunnel.uplink}\n")
+    for process in spec.processes:
+        parts.append(f"### process {process.name}\n{' '.join(process.argv)}\n")
     for pod in json.loads(spec.to_json())["pods"]:
         parts.append(f"### pod {pod['namespace']}/{pod['name']}\n{json.dumps(pod, indent=1)}\n")
     return "\n".join(parts)
@@ -81,21 +85,21 @@ def test_an_underlay_inside_the_clusters_addresses_is_refused(subnet: str, what:
     """A route to one would hide the other."""
     cluster, _ = planned("flannel")
     with pytest.raises(PlanError, match=f"{what} .* overlaps the node network {subnet}"):
-        plan(cluster, Underlay(IPv4Network(subnet)), Features.full())
+        plan(cluster, Underlay.single(IPv4Network(subnet)), Features.full())
 
 
 def test_an_underlay_that_is_too_small_is_refused() -> None:
     """Three nodes do not fit into a /30."""
     cluster, _ = planned("flannel")
-    with pytest.raises(PlanError, match="has no address for node number 3"):
-        plan(cluster, Underlay(IPv4Network("172.18.0.0/30")), Features.full())
+    with pytest.raises(PlanError, match="has no address for node number 2"):
+        plan(cluster, Underlay.single(IPv4Network("172.18.0.0/30")), Features.full())
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(clusters())
 def test_no_two_objects_share_an_address_or_a_name(cluster: Cluster) -> None:
     """Over random topologies: containers, node addresses, pod CIDRs, VTEPs, pods, host ports."""
-    specs = plan(cluster, Underlay(IPv4Network("100.64.0.0/16")), Features.full())
+    specs = plan(cluster, Underlay.single(IPv4Network("100.64.0.0/16")), Features.full())
     assert_unique(f"{spec.testbed}-{spec.node}" for spec in specs)
     assert_unique(pod.uid for spec in specs for pod in spec.pods)
     assert_unique((pod.namespace, pod.name) for spec in specs for pod in spec.pods)
@@ -132,5 +136,5 @@ def assert_unique(items: object) -> None:
 
 def test_underlay_addresses_start_at_two() -> None:
     """The gateway is .1, though nobody answers there."""
-    assert UNDERLAY.gateway == IPv4Address("172.18.0.1")
-    assert UNDERLAY.address_of(0) == IPv4Address("172.18.0.2")
+    assert UNDERLAY.segments["default"].gateway == IPv4Address("172.18.0.1")
+    assert UNDERLAY.address_of("default", 0) == IPv4Address("172.18.0.2")

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
 from importlib import import_module
 
 import pytest
 
 from testbed.cli.main import VERBS
-from testbed.plan import CniPlanner, backends
+from testbed.plan import CniPlanner, cnis
+from testbed.topology.cnis import Traits
 
 
-@pytest.mark.parametrize("name", backends())
+@pytest.mark.parametrize("name", cnis())
 def test_every_cni_is_a_planner(name: str) -> None:
     """The same functions with the same parameters as the Protocol says, and its backends."""
     module = import_module(f"testbed.cni.{name}")
     for function in ("plan", "requires"):
         wanted = list(inspect.signature(getattr(CniPlanner, function)).parameters)[1:]
         assert list(inspect.signature(getattr(module, function)).parameters) == wanted
-    assert isinstance(module.BACKENDS, Mapping)
-    for options in module.BACKENDS.values():
-        assert all(isinstance(kind, type) for kind in options.values())
+    traits = module.TRAITS
+    assert isinstance(traits, Traits)
+    for options in traits.backends.values():
+        assert all(kind in (int, bool, str) or isinstance(kind, tuple) for kind in options.values())
+    assert traits.tunnels | traits.routed <= traits.backends.keys()
 
 
 @pytest.mark.parametrize("name", VERBS)
