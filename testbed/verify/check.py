@@ -5,22 +5,22 @@ The shell around it (:mod:`testbed.verify.probe`) runs one request per node.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from ipaddress import IPv4Address
 from itertools import count
 from typing import Any
 
 from testbed.topology.model import Cluster, Container, Pod
-from testbed.verify import oracle
+from testbed.verify import oracle, wire
 from testbed.verify.observed import Observed
-from testbed.verify.packet import Frame
 from testbed.verify.report import Finding
 
 __all__ = [
-    "Captured",
     "Expectation",
     "expect",
     "judge",
+    "judge_bgp",
     "judge_nodes",
     "judge_pods",
     "marker_of",
@@ -29,16 +29,8 @@ __all__ = [
 ]
 
 _NETEXEC, _NETEXEC_PORT = "/usr/local/bin/netexec", 8080
-_ECHO = {8: "echo request", 0: "echo reply"}
-
-
-@dataclass(frozen=True, slots=True)
-class Captured:
-    """What tcpdump saw on a node's uplink."""
-
-    frames: tuple[Frame, ...] = ()
-    summary: str = ""
-    """How many packets, in tcpdump's own words."""
+_CONVERGE_SECONDS = 15.0
+"""For BGP to converge: a connection that was refused is tried again after 5 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,12 +109,23 @@ def _flag(container: Container, flag: str, default: int) -> int:
 
 
 def request(
-    expectations: tuple[Expectation, ...], node: str, marker: str, device: str, seconds: float
+    cluster: Cluster,
+    observed: Observed,
+    expectations: tuple[Expectation, ...],
+    node: str,
+    marker: str,
+    device: str,
+    seconds: float,
 ) -> dict[str, Any]:
     """What ``testbed-agent probe`` on ``node`` reads."""
     own = [each for each in expectations if each.node == node and each.ip]
     captured = [each.identity for each in own if each.crossing]
+    ways = {type(each.crossing.encapsulation) for each in own if each.crossing}
+    sessions = _sessions(cluster, node, observed)
     return {
+        "routes": sorted({each.ip for each in own if each.crossing}) if sessions else [],
+        "sessions": sessions,
+        "converge_seconds": _CONVERGE_SECONDS,
         "marker": marker,
         "timeout": seconds,
         "probes": [
@@ -135,8 +138,30 @@ def request(
             }
             for each in own
         ],
-        "capture": {"interface": device, "filter": "ip", "ids": captured} if captured else None,
+        "capture": {
+            "interface": device,
+            "filter": "ip",
+            "ids": captured,
+            "encrypted": oracle.Wireguard in ways,
+        }
+        if captured
+        else None,
     }
+
+
+def _sessions(cluster: Cluster, node: str, observed: Observed) -> list[str]:
+    """The names of the BGP protocols to wait for: those whose peers run."""
+    routers = {router.name for router in cluster.routers}
+    peers = [peer for source, peer in oracle.mesh(cluster) if source == node]
+    mesh = [
+        _session("Mesh_", observed.node_ips[peer]) for peer in peers if peer in observed.node_ips
+    ]
+    return mesh + (["Global_"] if routers.intersection(peers) else [])
+
+
+def _session(kind: str, address: IPv4Address | None) -> str:
+    """Calico names a protocol by its peer's address: ``Mesh_172_18_0_3``."""
+    return kind + str(address or "").replace(".", "_")
 
 
 def unproven(cluster: Cluster, expectations: tuple[Expectation, ...]) -> tuple[str, ...]:
@@ -185,15 +210,44 @@ def _address_problem(cluster: Cluster, pod: Pod, observed: Observed, owners: dic
     if pod.host_network:
         node = observed.node_ips.get(pod.node)
         return "" if ip == node else f"its address is {ip}, but its node's is {node}"
-    pod_cidr = cluster.node(pod.node).pod_cidr
-    if ip not in pod_cidr:
-        return f"its address {ip} is not one of {pod.node}'s pod CIDR {pod_cidr}"
+    home = cluster.node(pod.node)
+    if ip not in home.borrowed and not any(ip in cidr for cidr in home.pod_cidrs):
+        cidrs = ", ".join(str(cidr) for cidr in home.pod_cidrs)
+        return f"its address {ip} is not one of {pod.node}'s pod CIDR {cidrs}"
     owner = owners.setdefault(str(ip), pod.key)
     return "" if owner == pod.key else f"its address {ip} is that of {owner}, too"
 
 
 def _because(entry: Mapping[str, Any]) -> str:
     return f": {entry['error']}" if entry.get("error") else ""
+
+
+def judge_bgp(
+    cluster: Cluster, observed: Observed, sessions: Mapping[str, Iterable[Mapping[str, Any]]]
+) -> Iterator[Finding]:
+    """Every BGP session that must be established is; ``sessions`` are each node's, as BIRD lists.
+
+    Calico names them by the peer's address: ``Mesh_172_18_0_3`` in the mesh, ``Global_…`` for a
+    router that all nodes peer with.
+    """
+    routers = {router.name for router in cluster.routers}
+    for node, peer in oracle.mesh(cluster):
+        absent = [each for each in (node, peer) if each not in (*observed.node_ips, *routers)]
+        if absent:
+            yield Finding("bgp", node, peer, False, f"node {absent[0]} does not run")
+            continue
+        known = sessions.get(node, ())
+        if peer in routers:
+            name = "Global_…"
+            found = [each for each in known if each["name"].startswith("Global_")]
+        else:
+            name = _session("Mesh_", observed.node_ips.get(peer))
+            found = [each for each in known if each["name"] == name]
+        detail = "" if found else f"BIRD has no session {name}"
+        for each in found:
+            if each["info"] != "Established":
+                detail = f"{each['name']} is {each['state']} ({each['info'] or 'no reason given'})"
+        yield Finding("bgp", node, peer, not detail, detail)
 
 
 def marker_of(marker: str, identity: int) -> bytes:
@@ -204,7 +258,7 @@ def marker_of(marker: str, identity: int) -> bytes:
 def judge(
     expectation: Expectation,
     result: Mapping[str, Any] | None,
-    capture: Captured,
+    capture: wire.Captured,
     marker: str,
     observed: Observed,
 ) -> Iterator[Finding]:
@@ -219,7 +273,7 @@ def judge(
     if expectation.crossing:
         mark = marker_of(marker, expectation.identity)
         seen = tuple(frame for frame in capture.frames if mark in frame.innermost.payload)
-        problem = _wire_problem(expectation.crossing, seen, observed, capture.summary)
+        problem = wire.problem(expectation.crossing, seen, capture, observed)
         yield Finding("wire", source, expectation.target, not problem, problem)
 
 
@@ -241,44 +295,3 @@ def _answer(
         seen = result.get("seen_as") or "nothing"
         return False, f"{where}: the pod saw {seen} instead of {expectation.seen_as} (NAT)"
     return True, ""
-
-
-def _wire_problem(
-    crossing: oracle.Crossing, seen: tuple[Frame, ...], observed: Observed, summary: str
-) -> str:
-    """Why the captured frames are not what they must be; empty: they are."""
-    ways = {
-        8: (crossing.source_node, crossing.target_node, crossing.source, crossing.target),
-        0: (crossing.target_node, crossing.source_node, crossing.target, crossing.source),
-    }
-    for kind, (from_node, to_node, from_pod, to_pod) in ways.items():
-        frames = [frame for frame in seen if frame.innermost.icmp_type == kind]
-        if not frames:
-            return f"no {_ECHO[kind]} was captured on the uplink of {crossing.source_node}" + (
-                f" ({summary})" if summary else ""
-            )
-        for frame in frames:
-            pods = (observed.ip(from_pod), observed.ip(to_pod))
-            if (frame.innermost.source, frame.innermost.destination) != pods:
-                return f"{_ECHO[kind]}: inner addresses are {_ends(frame.innermost)}"
-            problem = _outer_problem(crossing.encapsulation, frame)
-            nodes = (observed.node_ips.get(from_node), observed.node_ips.get(to_node))
-            if not problem and frame.inner and (frame.source, frame.destination) != nodes:
-                problem = f"outer addresses are {_ends(frame)}, not {nodes[0]} > {nodes[1]}"
-            if problem:
-                return f"{_ECHO[kind]}: {problem}"
-    return ""
-
-
-def _outer_problem(expected: oracle.Vxlan | None, frame: Frame) -> str:
-    if expected is None:
-        return "encapsulated, but must be plain" if frame.inner else ""
-    if frame.inner is None:
-        return f"not encapsulated; must be {expected}"
-    if (frame.vni, frame.destination_port) != (expected.vni, expected.port):
-        return f"VNI {frame.vni}, UDP {frame.destination_port}; must be {expected}"
-    return ""
-
-
-def _ends(frame: Frame) -> str:
-    return f"{frame.source} > {frame.destination}"

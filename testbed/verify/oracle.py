@@ -9,10 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
-from testbed.topology.model import Cluster, Pod
+from testbed.topology.model import Cluster, Node, Pod
 
-__all__ = ["NODE", "Crossing", "Flow", "Vxlan", "crossings", "encapsulation", "flows"]
+__all__ = [
+    "NODE",
+    "Crossing",
+    "Encapsulation",
+    "Flow",
+    "Ipip",
+    "Vxlan",
+    "Wireguard",
+    "crossings",
+    "encapsulation",
+    "encapsulations",
+    "flows",
+    "mesh",
+]
 
 NODE = ""
 """The source of a flow that starts at the node itself, as a kubelet's probe does."""
@@ -27,6 +41,28 @@ class Vxlan:
 
     def __str__(self) -> str:
         return f"VXLAN VNI {self.vni}, UDP {self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Ipip:
+    """Packets inside IPv4, protocol 4."""
+
+    def __str__(self) -> str:
+        return "IP-in-IP (protocol 4)"
+
+
+@dataclass(frozen=True, slots=True)
+class Wireguard:
+    """Encrypted packets inside UDP: what is inside cannot be seen, only that it is not plain."""
+
+    port: int
+
+    def __str__(self) -> str:
+        return f"WireGuard, UDP {self.port}"
+
+
+Encapsulation: TypeAlias = Vxlan | Ipip | Wireguard | None
+"""``None``: the pods' packets as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +84,7 @@ class Crossing:
     source_node: str
     target: str
     target_node: str
-    encapsulation: Vxlan | None
-    """``None``: the pods' packets as they are."""
+    encapsulation: Encapsulation
 
 
 def flows(cluster: Cluster) -> Iterator[Flow]:
@@ -73,16 +108,55 @@ def crossings(cluster: Cluster, ended: Collection[str] = ()) -> Iterator[Crossin
     for pod in cluster.pods:
         if not pod.host_network and pod.key not in ended:
             first.setdefault(pod.node, pod)
-    how = encapsulation(cluster)
     for source in first.values():
         for target in first.values():
             if source.node != target.node:
+                how = encapsulation(cluster, cluster.node(source.node), cluster.node(target.node))
                 yield Crossing(source.key, source.node, target.key, target.node, how)
 
 
-def encapsulation(cluster: Cluster) -> Vxlan | None:
-    """How pod packets between two nodes look on the underlay, all nodes being in one segment."""
+_VXLAN_DEFAULTS = {"flannel": (1, 8472), "calico": (4096, 4789)}
+"""VNI and UDP port."""
+_WIREGUARD_PORT = 51820
+
+
+def encapsulation(cluster: Cluster, source: Node, target: Node) -> Encapsulation:
+    """How pod packets between two nodes look on the underlay, as each CNI documents it.
+
+    flannel's DirectRouting and Calico's CrossSubnet leave packets plain within a network.
+    """
     options = cluster.backend.options
-    if cluster.backend.type == "vxlan" and not options.get("direct_routing"):
-        return Vxlan(vni=int(options.get("vni", 1)), port=int(options.get("port", 8472)))
+    within = source.network == target.network
+    if within and (options.get("direct_routing") or options.get("mode") == "CrossSubnet"):
+        return None
+    match cluster.backend.type:
+        case "vxlan":
+            vni, port = _VXLAN_DEFAULTS[cluster.cni]
+            return Vxlan(int(options.get("vni", vni)), int(options.get("port", port)))
+        case "ipip":
+            return Ipip()
+        case "wireguard":
+            return Wireguard(int(options.get("port", _WIREGUARD_PORT)))
     return None
+
+
+def encapsulations(cluster: Cluster) -> tuple[Encapsulation, ...]:
+    """Every way of :func:`encapsulation` that occurs between two nodes, each once."""
+    nodes = cluster.nodes
+    ways = (encapsulation(cluster, a, b) for a in nodes for b in nodes if a is not b)
+    return tuple(dict.fromkeys(ways))
+
+
+def mesh(cluster: Cluster) -> Iterator[tuple[str, str]]:
+    """The BGP sessions that must be established: ``(node, peer)``, both ends of each.
+
+    Calico's node-to-node mesh, and every node with the routers of its network that have an AS. With
+    VXLAN, Calico's manifests run without BGP.
+    """
+    if cluster.cni != "calico" or cluster.backend.type == "vxlan":
+        return
+    for node in cluster.nodes:
+        yield from ((node.name, peer.name) for peer in cluster.nodes if peer is not node)
+        for router in cluster.routers:
+            if router.as_number is not None and node.network in router.networks:
+                yield node.name, router.name

@@ -2,7 +2,7 @@
 
 Only what the testbed's overlays put on the wire is decoded; anything else is kept as payload, and a
 truncated or malformed frame decodes as far as it goes. tshark is the independent check in the
-tests. Layouts: RFC 791 (IPv4), 768 (UDP), 9293 (TCP), 792 (ICMP), 7348 (VXLAN).
+tests. Layouts: RFC 791 (IPv4), 768 (UDP), 9293 (TCP), 792 (ICMP), 7348 (VXLAN), 2003 (IP-in-IP).
 """
 
 from __future__ import annotations
@@ -19,24 +19,32 @@ VXLAN_PORTS = frozenset({8472, 4789})
 """Linux's default, which flannel uses, and IANA's."""
 
 _IPV4, _VLAN = 0x0800, 0x8100
-_ICMP, _TCP, _UDP = 1, 6, 17
+_ICMP, _IPIP, _TCP, _UDP = 1, 4, 6, 17
 _VXLAN_FLAG_I = 0x08
-_DONT_FRAGMENT = 0x4000
+_DONT_FRAGMENT, _MORE_FRAGMENTS, _OFFSET = 0x4000, 0x2000, 0x1FFF
+_ETHERNET, _RAW = 1, frozenset({12, 101})
+"""Link types: Ethernet, and packets without one, as on tunl0 (the kernel's number and pcap's)."""
 _MAGICS = {0xA1B2C3D4: 1_000, 0xA1B23C4D: 1}
 """Magic number → nanoseconds per unit of a timestamp's second field."""
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One Ethernet frame; fields a frame does not have are ``None``."""
+    """One Ethernet frame, or an IP packet without one; absent fields are ``None``."""
 
-    source_mac: str
-    destination_mac: str
+    source_mac: str | None
+    destination_mac: str | None
     ethertype: int
     source: IPv4Address | None = None
     destination: IPv4Address | None = None
+    tos: int | None = None
+    """DSCP and, in the two low bits, ECN."""
+    identification: int | None = None
     ttl: int | None = None
     dont_fragment: bool | None = None
+    more_fragments: bool | None = None
+    fragment_offset: int | None = None
+    """Bytes."""
     protocol: int | None = None
     source_port: int | None = None
     destination_port: int | None = None
@@ -44,7 +52,7 @@ class Frame:
     icmp_code: int | None = None
     vni: int | None = None
     inner: Frame | None = None
-    """The frame inside, where this one is a VXLAN packet."""
+    """The frame inside a VXLAN packet, or the packet inside an IP-in-IP one."""
     payload: bytes = b""
     time_ns: int = 0
 
@@ -55,10 +63,10 @@ class Frame:
 
 
 def read_pcap(data: bytes, vxlan_ports: Collection[int] = VXLAN_PORTS) -> Iterator[Frame]:
-    """Decode a classic pcap file of Ethernet frames, up to where it ends or is cut.
+    """Decode a classic pcap file of Ethernet frames or IP packets, up to where it ends or is cut.
 
     Raises:
-        ValueError: not a pcap file, or not of Ethernet frames.
+        ValueError: not a pcap file, or of another link type.
     """
     if len(data) < 24:
         if data:
@@ -70,15 +78,19 @@ def read_pcap(data: bytes, vxlan_ports: Collection[int] = VXLAN_PORTS) -> Iterat
             break
     else:
         raise ValueError("not a classic pcap file: unknown magic number")
-    if link_type != 1:
-        raise ValueError(f"link type {link_type} instead of Ethernet (1)")
+    if link_type != _ETHERNET and link_type not in _RAW:
+        raise ValueError(f"link type {link_type} instead of Ethernet (1) or raw IP (101)")
     at = 24
     while at + 16 <= len(data):
         seconds, fraction, length, _ = struct.unpack_from(f"{order}IIII", data, at)
         body = data[at + 16 : at + 16 + length]
         if len(body) < length:
             return
-        yield decode(body, vxlan_ports, seconds * 10**9 + fraction * _MAGICS[magic])
+        time_ns = seconds * 10**9 + fraction * _MAGICS[magic]
+        if link_type == _ETHERNET:
+            yield decode(body, vxlan_ports, time_ns)
+        else:
+            yield _ipv4(Frame(None, None, _IPV4, payload=body, time_ns=time_ns), vxlan_ports)
         at += 16 + length
 
 
@@ -103,13 +115,17 @@ def _ipv4(frame: Frame, vxlan_ports: Collection[int]) -> Frame:
     fields: dict[str, Any] = {
         "source": IPv4Address(data[12:16]),
         "destination": IPv4Address(data[16:20]),
+        "tos": data[1],
+        "identification": _u16(data, 4),
         "ttl": ttl,
         "dont_fragment": bool(flags & _DONT_FRAGMENT),
+        "more_fragments": bool(flags & _MORE_FRAGMENTS),
+        "fragment_offset": (flags & _OFFSET) * 8,
         "protocol": protocol,
     }
     body = data[header : max(total, header)]
     # Only a first fragment carries the transport header.
-    if flags & 0x1FFF == 0:
+    if flags & _OFFSET == 0:
         fields |= _transport(protocol, body, vxlan_ports)
     fields.setdefault("payload", body)
     return Frame(
@@ -124,6 +140,9 @@ def _ipv4(frame: Frame, vxlan_ports: Collection[int]) -> Frame:
 def _transport(protocol: int, body: bytes, vxlan_ports: Collection[int]) -> dict[str, Any]:
     if protocol == _ICMP and len(body) >= 8:
         return {"icmp_type": body[0], "icmp_code": body[1], "payload": body[8:]}
+    if protocol == _IPIP and len(body) >= 20:
+        packet = Frame(None, None, _IPV4, payload=body)
+        return {"inner": _ipv4(packet, vxlan_ports), "payload": body}
     if protocol == _TCP and len(body) >= 20:
         ports = {"source_port": _u16(body, 0), "destination_port": _u16(body, 2)}
         return {**ports, "payload": body[(body[12] >> 4) * 4 :]}

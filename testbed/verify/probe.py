@@ -13,7 +13,7 @@ from testbed.node import archive
 from testbed.node.container import execute
 from testbed.node.parallel import each
 from testbed.topology.model import Cluster
-from testbed.verify import check, oracle
+from testbed.verify import check, oracle, wire
 from testbed.verify.observed import Observed
 from testbed.verify.packet import VXLAN_PORTS, read_pcap
 from testbed.verify.report import Finding, Report
@@ -42,17 +42,17 @@ def run(
     failed finding like any other.
     """
     expectations = check.expect(cluster, observed)
-    encapsulation = oracle.encapsulation(cluster)
-    ports = VXLAN_PORTS | ({encapsulation.port} if encapsulation else set())
+    ways = oracle.encapsulations(cluster)
+    ports = VXLAN_PORTS | {way.port for way in ways if isinstance(way, oracle.Vxlan)}
     marker = secrets.token_hex(8)
 
     def ask(item: tuple[str, str]) -> Mapping[str, Any]:
         """What the node's agent found; where it cannot be asked, why not."""
         node, container = item
-        request = check.request(expectations, node, marker, _UPLINK, seconds)
+        request = check.request(cluster, observed, expectations, node, marker, _UPLINK, seconds)
         try:
             word = archive.deliver(client, container, json.dumps(request))
-            limit = 60 + 2 * (seconds + 0.002 * len(request["probes"]))  # as agent/mesh.py
+            limit = 75 + 2 * (seconds + 0.002 * len(request["probes"]))  # as agent/mesh.py
             answer = execute(client, container, ["testbed-agent", "probe", word], limit)
             return dict(json.loads(answer))
         except (NodeError, ValueError) as error:
@@ -61,20 +61,23 @@ def run(
     answers = dict(zip(containers, each(ask, containers.items()), strict=True))
     results = {each["id"]: each for answer in answers.values() for each in answer["results"]}
     captures = {
-        node: check.Captured(
+        node: wire.Captured(
             tuple(read_pcap(base64.b64decode(answer["pcap"]), ports)), answer["summary"]
         )
         for node, answer in answers.items()
     }
+    sessions = {node: answer.get("bgp", ()) for node, answer in answers.items()}
     states = {node: answer["state"] for node, answer in answers.items()}
     now = Observed.of({node: str(ip) for node, ip in observed.node_ips.items()}, states)
     findings: list[Finding] = [
         *check.judge_nodes(cluster, now),
         *check.judge_pods(cluster, now),
+        *check.judge_bgp(cluster, now, sessions),
     ]
     for expectation in expectations:
         result = results.get(expectation.identity)
-        capture = captures.get(expectation.node, check.Captured())
+        capture = captures.get(expectation.node, wire.Captured())
         findings += check.judge(expectation, result, capture, marker, observed)
     unproven = check.unproven(cluster, expectations)
-    return Report(tuple(findings), str(encapsulation or "none"), unproven), states
+    words = " and ".join(str(way or "none") for way in ways)
+    return Report(tuple(findings), words or "none", unproven), states

@@ -8,8 +8,8 @@ from typing import Any
 
 __all__ = ["KINDS", "Finding", "Report"]
 
-KINDS = ("node", "pod", "icmp", "tcp", "wire")
-"""What a finding is about: it runs, it runs, a ping, a TCP connection, captured frames."""
+KINDS = ("node", "pod", "bgp", "icmp", "tcp", "wire")
+"""It runs, it runs, a BGP session, a ping, a TCP connection, captured frames."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from testbed.topology.model import Backend, Cluster, Container, Node, Pod
-from testbed.verify import check
+from testbed.topology.model import Backend, Cluster, Container, Node, Pod, Router
+from testbed.verify import check, wire
 from testbed.verify.observed import Observed
 from testbed.verify.packet import Frame
 from testbed.verify.report import Finding, Report
@@ -37,7 +37,8 @@ CLUSTER = Cluster(
     node_cidr_mask=24,
     service_cidr=IPv4Network("10.96.0.0/16"),
     nodes=tuple(
-        Node(f"node{index + 1}", index, IPv4Network(f"10.244.{index}.0/24")) for index in range(2)
+        Node(f"node{index + 1}", index, (IPv4Network(f"10.244.{index}.0/24"),))
+        for index in range(2)
     ),
     pods=PODS,
 )
@@ -79,7 +80,7 @@ def frames(**outer: Any) -> tuple[Frame, ...]:
 
 def judged(result: dict[str, Any] | None, seen: tuple[Frame, ...]) -> dict[str, Finding]:
     """The findings of the captured echo by their kind."""
-    found = check.judge(ECHO, result, check.Captured(seen), MARKER, OBSERVED)
+    found = check.judge(ECHO, result, wire.Captured(seen), MARKER, OBSERVED)
     return {finding.kind: finding for finding in found}
 
 
@@ -143,7 +144,7 @@ def test_an_agent_without_a_result_fails() -> None:
 def test_a_translated_source_is_nat() -> None:
     """The target must see the sender's own address."""
     result = {"ok": True, "seen_as": "10.244.0.0"}
-    (finding,) = check.judge(TCP, result, check.Captured(), MARKER, OBSERVED)
+    (finding,) = check.judge(TCP, result, wire.Captured(), MARKER, OBSERVED)
     assert finding.detail.endswith("the pod saw 10.244.0.0 instead of 10.244.0.2 (NAT)")
 
 
@@ -160,7 +161,7 @@ def test_every_probe_has_its_own_identity() -> None:
 
 def test_a_request_holds_only_the_nodes_own_probes() -> None:
     """And asks for a capture where a node pair is to be proven."""
-    request = check.request(EXPECTATIONS, "node1", MARKER, "eth0", 3.0)
+    request = check.request(CLUSTER, OBSERVED, EXPECTATIONS, "node1", MARKER, "eth0", 3.0)
     assert {probe["source"] for probe in request["probes"]} == {"", "default/a"}
     assert request["capture"]["ids"] == [ECHO.identity]
 
@@ -228,10 +229,10 @@ def test_a_pod_without_an_address_fails_every_flow_to_it() -> None:
     details = {
         f.detail
         for each in to_b
-        for f in check.judge(each, None, check.Captured(), MARKER, observed)
+        for f in check.judge(each, None, wire.Captured(), MARKER, observed)
     }
     assert "the target has no address" in details
-    request = check.request(found, "node1", MARKER, "eth0", 3.0)
+    request = check.request(CLUSTER, OBSERVED, found, "node1", MARKER, "eth0", 3.0)
     assert all(probe["ip"] for probe in request["probes"])
 
 
@@ -239,7 +240,7 @@ def test_probes_of_host_network_pods_start_at_the_node() -> None:
     """They have no network namespace of their own."""
     pods = (replace(PODS[0], host_network=True), *PODS[1:])
     found = check.expect(replace(CLUSTER, pods=pods), OBSERVED)
-    request = check.request(found, "node1", MARKER, "eth0", 3.0)
+    request = check.request(CLUSTER, OBSERVED, found, "node1", MARKER, "eth0", 3.0)
     assert {probe["source"] for probe in request["probes"]} == {""}
 
 
@@ -255,3 +256,80 @@ def test_a_report_of_nothing_is_not_ok() -> None:
     assert not Report((), "none").ok
     assert Report((Finding("icmp", "a", "b", ok=True),), "none").ok
     assert not Report((Finding("icmp", "a", "b", ok=False),), "none").ok
+
+
+MESH = replace(CLUSTER, cni="calico", backend=Backend("ipip"))
+ADDRESSES = Observed(
+    {"node1": IPv4Address("172.18.0.2"), "node2": IPv4Address("172.18.0.3")},
+)
+
+
+def session(name: str, info: str = "Established") -> dict[str, str]:
+    """A line of BIRD's ``show protocols``."""
+    return {"name": name, "state": "up" if info == "Established" else "start", "info": info}
+
+
+def test_bgp_sessions_are_found_by_the_peer_s_address() -> None:
+    """Both ends must say Established."""
+    sessions = {
+        "node1": [session("Mesh_172_18_0_3")],
+        "node2": [session("Mesh_172_18_0_2", "Connect")],
+    }
+    good, bad = check.judge_bgp(MESH, ADDRESSES, sessions)
+    assert (good.ok, good.source, good.target) == (True, "node1", "node2")
+    assert (bad.ok, bad.detail) == (False, "Mesh_172_18_0_2 is start (Connect)")
+
+
+def test_a_missing_bgp_session_fails() -> None:
+    """BIRD that does not run has none."""
+    findings = list(check.judge_bgp(MESH, ADDRESSES, {}))
+    assert [finding.ok for finding in findings] == [False, False]
+    assert findings[0].detail == "BIRD has no session Mesh_172_18_0_3"
+
+
+def test_a_router_peers_with_every_node() -> None:
+    """Sessions that Calico calls Global."""
+    cluster = replace(MESH, routers=(Router("tor", 0, ("default",), 64513),))
+    sessions = {
+        "node1": [session("Mesh_172_18_0_3"), session("Global_172_18_255_254")],
+        "node2": [session("Mesh_172_18_0_2"), session("Global_172_18_255_254", "Idle")],
+    }
+    found = {
+        (each.source, each.target): each.ok
+        for each in check.judge_bgp(cluster, ADDRESSES, sessions)
+    }
+    assert found["node1", "tor"]
+    assert not found["node2", "tor"]
+
+
+def test_routes_are_waited_for_where_bgp_brings_them() -> None:
+    """Those of the captured probes: one address a remote node."""
+    found = check.expect(MESH, OBSERVED)
+    assert check.request(MESH, OBSERVED, found, "node1", MARKER, "eth0", 3.0)["routes"]
+    found = check.expect(CLUSTER, OBSERVED)
+    assert check.request(CLUSTER, OBSERVED, found, "node1", MARKER, "eth0", 3.0)["routes"] == []
+
+
+WIREGUARD = replace(CLUSTER, backend=Backend("wireguard"))
+
+
+def test_encrypted_packets_are_seen_but_not_read() -> None:
+    """UDP 51820 both ways, and nothing in the clear."""
+    expectation = next(each for each in check.expect(WIREGUARD, OBSERVED) if each.crossing)
+    ends = OBSERVED.node_ips["node1"], OBSERVED.node_ips["node2"]
+    there, back = (
+        Frame(None, None, 0x0800, *way, protocol=17, destination_port=51820)
+        for way in (ends, ends[::-1])
+    )
+    mark = check.marker_of(MARKER, expectation.identity)
+    clear = Frame(None, None, 0x0800, *ends, protocol=1, icmp_type=8, payload=mark)
+    result = {"id": expectation.identity, "ok": True, "error": ""}
+
+    def seen(*frames: Frame) -> Finding:
+        """The finding about these frames."""
+        capture = wire.Captured(frames, "2 packets captured")
+        return list(check.judge(expectation, result, capture, MARKER, OBSERVED))[1]
+
+    assert seen(there, back).ok
+    assert "not encrypted" in seen(there, back, clear).detail
+    assert "no UDP 51820 both ways" in seen(there).detail

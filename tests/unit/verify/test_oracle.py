@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from ipaddress import IPv4Network
 
 import pytest
 
-from testbed.topology.model import Backend, Cluster, Container, Node, Pod
+from testbed.topology.model import Backend, Cluster, Container, Node, Pod, Router
 from testbed.verify import oracle
 
 NETEXEC = Container("netexec", "netexec", ("/usr/local/bin/netexec",))
@@ -25,7 +26,7 @@ def cluster(
         node_cidr_mask=24,
         service_cidr=IPv4Network("10.96.0.0/16"),
         nodes=tuple(
-            Node(f"node{index + 1}", index, IPv4Network(f"10.244.{index}.0/24"))
+            Node(f"node{index + 1}", index, (IPv4Network(f"10.244.{index}.0/24"),))
             for index in range(2)
         ),
         pods=pods,
@@ -84,10 +85,60 @@ def test_no_crossing_without_pods_on_both_sides() -> None:
         ("vxlan", {"direct_routing": True}, None),
         ("vxlan", {"direct_routing": False}, oracle.Vxlan(1, 8472)),
         ("host-gw", {}, None),
+        ("ipip", {}, oracle.Ipip()),
+        ("ipip", {"direct_routing": True}, None),
+        ("wireguard", {}, oracle.Wireguard(51820)),
     ],
 )
 def test_encapsulation_by_backend(
-    type_: str, options: Mapping[str, int | bool | str], expected: oracle.Vxlan | None
+    type_: str, options: Mapping[str, int | bool | str], expected: oracle.Encapsulation
 ) -> None:
     """As flannel documents its backends."""
-    assert oracle.encapsulation(cluster(type_=type_, options=options)) == expected
+    found = cluster(type_=type_, options=options)
+    assert oracle.encapsulation(found, *found.nodes) == expected
+    assert oracle.encapsulations(found) == (expected,)
+
+
+RACKS = replace(
+    cluster(),
+    cni="calico",
+    backend=Backend("ipip", {"mode": "CrossSubnet"}),
+    nodes=tuple(
+        Node(f"node{index + 1}", index, (IPv4Network(f"10.244.0.{64 * index}/26"),), network=rack)
+        for index, rack in enumerate(("rack1", "rack1", "rack2"))
+    ),
+    routers=(Router("tor", 0, ("rack1", "rack2"), as_number=64513),),
+)
+
+
+def test_cross_subnet_encapsulates_between_networks_only() -> None:
+    """Plain within a rack."""
+    first, second, third = RACKS.nodes
+    assert oracle.encapsulation(RACKS, first, second) is None
+    assert oracle.encapsulation(RACKS, first, third) == oracle.Ipip()
+    assert oracle.encapsulations(RACKS) == (None, oracle.Ipip())
+
+
+def test_calico_s_own_vxlan() -> None:
+    """VNI 4096, IANA's port."""
+    always = replace(RACKS, backend=Backend("vxlan"))
+    assert oracle.encapsulation(always, *always.nodes[:2]) == oracle.Vxlan(4096, 4789)
+
+
+def test_bgp_mesh_and_routers() -> None:
+    """Every node with every other, and with its racks' router if that has an AS."""
+    assert list(oracle.mesh(RACKS)) == [
+        ("node1", "node2"),
+        ("node1", "node3"),
+        ("node1", "tor"),
+        ("node2", "node1"),
+        ("node2", "node3"),
+        ("node2", "tor"),
+        ("node3", "node1"),
+        ("node3", "node2"),
+        ("node3", "tor"),
+    ]
+    assert not list(oracle.mesh(replace(RACKS, backend=Backend("vxlan"))))
+    assert not list(oracle.mesh(cluster()))
+    silent = replace(RACKS, routers=(Router("tor", 0, ("rack1", "rack2")),))
+    assert ("node1", "tor") not in list(oracle.mesh(silent))

@@ -141,3 +141,31 @@ def test_what_is_no_ethernet_pcap(data: bytes) -> None:
     """Another file is refused."""
     with pytest.raises(ValueError, match=r"pcap|Ethernet"):
         list(read_pcap(data))
+
+
+IPIP = ethernet(ipv4(4, ECHO[14:], flags=0x4000))
+
+
+def test_ip_in_ip_has_the_inner_packet() -> None:
+    """Without MAC addresses; both headers' own fields."""
+    frame = decode(IPIP)
+    assert (frame.protocol, frame.ttl, frame.dont_fragment, frame.tos) == (4, 64, True, 0)
+    assert frame.inner is not None
+    assert (frame.inner.source_mac, frame.inner.ttl, frame.inner.payload) == (None, 63, b"hello")
+
+
+def test_a_fragment_of_an_ip_in_ip_packet_is_not_opened() -> None:
+    """The inner header is in the first fragment only."""
+    frame = decode(ethernet(ipv4(4, ECHO[14:], flags=0x2001)))
+    assert (frame.inner, frame.more_fragments, frame.fragment_offset) == (None, True, 8)
+
+
+@pytest.mark.parametrize("link_type", [12, 101])
+def test_captures_of_tunnel_devices_have_no_ethernet(link_type: int) -> None:
+    """tcpdump -i tunl0 writes IP packets."""
+    packet = ECHO[14:]
+    header = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, link_type)
+    record = struct.pack("<IIII", 1, 2, len(packet), len(packet))
+    (frame,) = read_pcap(header + record + packet)
+    assert (frame.source_mac, frame.icmp_type, frame.payload) == (None, 8, b"hello")
+    assert frame.time_ns == 1_000_002_000
