@@ -18,10 +18,12 @@ from testbed import existing, lifecycle
 from testbed.dataplane.features import Features
 from testbed.node import engine, features, image, labels
 from testbed.node.progress import silent
-from testbed.plan import backends
+from testbed.plan import cnis
 from testbed.topology.load import Overrides, find, load
 from testbed.topology.model import Cluster
 
+SLOWNESS = float(os.environ.get("TESTBED_TEST_SLOWNESS", "1"))
+"""What deadlines are multiplied by: an emulated machine is about ten times as slow."""
 TOPOLOGIES = Path(__file__).parent / "topologies"
 
 
@@ -67,7 +69,7 @@ def bring_up(client: Any, topology: str, **overrides: Any) -> Running:
     """``testbed up`` of a file below tests/live/topologies, or of a shipped topology."""
     own = TOPOLOGIES / f"{topology}.yaml"
     path = own if own.exists() else find(topology)
-    cluster = load(path, Overrides(**overrides), cnis=backends())
+    cluster = load(path, Overrides(**overrides), cnis=cnis())
     return Running(cluster, client, lifecycle.up(cluster, client, quiet))
 
 

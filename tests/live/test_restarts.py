@@ -181,7 +181,7 @@ def test_what_pods_are_attached_by_makes_nodes_anew(make: Callable[..., Running]
         again.cluster,
         cluster_cidr=IPv4Network("10.250.0.0/16"),
         nodes=tuple(
-            replace(node, pod_cidr=IPv4Network(f"10.250.{node.index}.0/24"))
+            replace(node, pod_cidrs=(IPv4Network(f"10.250.{node.index}.0/24"),))
             for node in again.cluster.nodes
         ),
     )
