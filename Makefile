@@ -11,7 +11,7 @@ ARGS ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help up down setup test lint unit live bench test-tools clean
+.PHONY: help up down setup test lint unit live test-vm bench test-tools clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -38,8 +38,13 @@ unit: $(INSTALLED) test-tools ## tests without Docker: unit, golden, errors, the
 live: setup test-tools ## tests on real nodes
 	$(BIN)/pytest -p no:hypothesispytest tests/live $(ARGS)
 
-bench: setup ## measure: up, down, status, node and pod overhead
-	$(BIN)/python tests/benchmarks/bench.py
+test-vm: setup ## live tests under Debian's own kernel, in QEMU: make test-vm ARGS="-k ipip"
+	@command -v mmdebstrap >/dev/null || .ci/apt mmdebstrap debian-archive-keyring gpg
+	@command -v mke2fs >/dev/null || .ci/apt e2fsprogs
+	@$(BIN)/python -m tests.vm.lane $(if $(KERNEL),--kernel $(KERNEL)) -- $(ARGS)
+
+bench: setup ## measure: up, down, status, node and pod overhead, throughput
+	$(BIN)/python -m tests.benchmarks.bench
 
 test-tools: ## tshark and docker-compose, the tests' independent judges, and a C compiler
 	@command -v tshark >/dev/null || .ci/apt tshark
