@@ -11,110 +11,25 @@ import json
 import os
 import shutil
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from operator import truediv
 from pathlib import Path
 
-from testbed.node import engine, features, image
-from testbed.node.container import host_config
-from testbed.node.progress import silent
-from testbed.node.underlay import OPTIONS, network_name
+from tests.benchmarks import throughput
+from tests.benchmarks.measure import ROUNDS, Bare, Promise, run, testbed, timed
 
-ROUNDS = 7
 NODES = 3
 NAME = f"bench-{os.getpid()}"
 BARE = f"testbed-{NAME}-bare"
 MIB = 2**20
 
 
-@dataclass(frozen=True)
-class Promise:
-    """One number, what it may be at most, and what it is compared with."""
-
-    what: str
-    value: float
-    limit: float
-    unit: str
-    detail: str = ""
-
-    @property
-    def kept(self) -> bool:
-        """Whether the number is within its limit."""
-        return self.value <= self.limit
-
-
-def run(argv: Sequence[str]) -> str:
-    """Run a command; its standard output. Python may keep its bytecode, as it normally does."""
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    done = subprocess.run(argv, capture_output=True, text=True, env=environment)
-    if done.returncode != 0:
-        raise SystemExit(f"{' '.join(argv)} failed:\n{done.stdout}{done.stderr}")
-    return done.stdout
-
-
-def timed(work: Callable[[], object]) -> float:
-    """Seconds of wall time."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
-def testbed(*words: str) -> list[str]:
-    """The command line of this environment's testbed."""
-    return [str(Path(sys.executable).with_name("testbed")), *words]
-
-
-class Bare:
-    """Containers of the node image that do nothing, on the same kind of network."""
-
-    def __init__(self) -> None:
-        client = engine.connect()
-        self.image = image.ensure(client, silent)
-        able = features.detect(client, self.image)
-        config = host_config(client, able, BARE)
-        self.names = [f"{BARE}-{index}" for index in range(NODES)]
-        self._create = [
-            "docker", "run", "-d", "--network", BARE, "--entrypoint", "sleep",
-            *(["--privileged"] if able.privileged else []),
-            *(word for cap in config.get("CapAdd") or () for word in ("--cap-add", cap)),
-            *(word for opt in config.get("SecurityOpt") or () for word in ("--security-opt", opt)),
-            *(word for dev in config.get("Devices") or ()
-              for word in ("--device", dev["PathOnHost"])),
-        ]  # fmt: skip
-        if not able.privileged:
-            self._create += ["--security-opt", "systempaths=unconfined"]
-
-    def network(self) -> None:
-        """Make the network."""
-        options = [word for key, value in OPTIONS.items() for word in ("-o", f"{key}={value}")]
-        run(["docker", "network", "create", *options, BARE])
-
-    def start(self) -> None:
-        """Start the containers in parallel."""
-        started = [
-            subprocess.Popen(
-                [*self._create, "--name", name, self.image, "infinity"],
-                stdout=subprocess.DEVNULL,
-            )
-            for name in self.names
-        ]
-        if any(process.wait() for process in started):
-            raise SystemExit("docker run failed")
-
-    def remove(self) -> None:
-        """Remove the containers and the network."""
-        run(["docker", "rm", "-f", *self.names])
-        run(["docker", "network", "rm", BARE])
-
-
 def bring_up_and_down() -> tuple[list[Promise], dict[str, float]]:
     """``up`` against bare containers, ``down`` against docker's own removal, alternating."""
-    bare = Bare()
-    times: dict[str, list[float]] = {key: [] for key in ("network", "bare", "rm", "up", "down")}
+    bare = Bare(BARE, NODES)
+    keys = ("network", "bare", "rm", "up", "down", "calico")
+    times: dict[str, list[float]] = {key: [] for key in keys}
     phases: dict[str, list[float]] = {}
     for number in range(ROUNDS + 1):
         taken = {"network": timed(bare.network), "bare": timed(bare.start)}
@@ -123,7 +38,7 @@ def bring_up_and_down() -> tuple[list[Promise], dict[str, float]]:
         outcome = json.loads(run(testbed("up", "flannel", "--name", NAME, "-o", "json")))
         taken["up"] = time.perf_counter() - start
         taken["down"] = timed(lambda: run(testbed("down", NAME)))
-        run(testbed("up", "flannel", "--name", NAME))
+        taken["calico"] = timed(lambda: run(testbed("up", "calico", "--name", NAME)))
         taken["rm"] = timed(remove_by_docker)
         if number == 0:
             continue  # the first round warms caches
@@ -148,6 +63,13 @@ def bring_up_and_down() -> tuple[list[Promise], dict[str, float]]:
             "x",
             f"{median['down']:.3f} s / {median['rm']:.3f} s",
         ),
+        Promise(
+            "testbed up calico, BGP converged / testbed up flannel",
+            statistics.median(map(truediv, times["calico"], times["up"])),
+            1.3,
+            "x",
+            f"{median['calico']:.3f} s / {median['up']:.3f} s",
+        ),
     ]
     return promises, {phase: statistics.median(values) for phase, values in phases.items()}
 
@@ -155,7 +77,7 @@ def bring_up_and_down() -> tuple[list[Promise], dict[str, float]]:
 def remove_by_docker() -> None:
     """What ``testbed down`` does, typed by hand."""
     run(["docker", "rm", "-f", *(f"{NAME}-node{index + 1}" for index in range(NODES))])
-    run(["docker", "network", "rm", network_name(NAME)])
+    run(["docker", "network", "rm", f"testbed-{NAME}"])
 
 
 def answers_and_memory() -> list[Promise]:
@@ -198,9 +120,7 @@ def resident(pid: int) -> int:
 
 def clean_up() -> None:
     """Remove what an interrupted or failed round left; only names of this process are used."""
-    names = [f"{BARE}-{index}" for index in range(NODES)]
-    subprocess.run(["docker", "rm", "-f", *names], capture_output=True)
-    subprocess.run(["docker", "network", "rm", BARE], capture_output=True)
+    Bare(BARE, NODES).clean_up()
     run(testbed("down", NAME))
 
 
@@ -211,14 +131,11 @@ def main() -> int:
     try:
         promises, phases = bring_up_and_down()
         promises += answers_and_memory()
+        promises += throughput.promises()
     finally:
         clean_up()
     for promise in promises:
-        mark = "ok  " if promise.kept else "FAIL"
-        print(
-            f"{mark} {promise.what}: {promise.value:.2f} {promise.unit} "
-            f"(at most {promise.limit:g}) {promise.detail}"
-        )
+        print(promise)
     print("phases of up: " + ", ".join(f"{name} {value:.3f} s" for name, value in phases.items()))
     return 0 if all(promise.kept for promise in promises) else 1
 

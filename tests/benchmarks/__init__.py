@@ -1,0 +1,1 @@
+"""The numbers that testbed promises: ``make bench``."""
