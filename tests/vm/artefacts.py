@@ -17,7 +17,7 @@ from testbed.errors import MissingCapabilityError
 from testbed.node.context import SUITE
 from testbed.node.host import Host
 from testbed.node.progress import Progress
-from tests.vm import debian
+from tests.vm import debian, disks
 from tests.vm.cache import Cache, key
 from tests.vm.commands import isolated, run
 from tests.vm.disks import filesystem, partitioned
@@ -195,15 +195,13 @@ class Maker:
         reference = self._node_image(project)
 
         def make(folder: Path) -> None:
-            archive, data = folder / "image.tar", folder / "data"
-            data.mkdir()
+            archive, data = folder / "image.tar", root / "var/lib/docker"
             with archive.open("wb") as file:
                 for chunk in client.images.get(reference).save(named=True):
                     file.write(chunk)
-            run(isolated([str(_HERE / "load-image"), str(root), str(data), str(archive)]))
+            written = disks.command(data, folder / "docker.img", 8192)
+            run(isolated([str(_HERE / "load-image"), str(root), str(archive), *written]))
             archive.unlink()
-            filesystem(data, folder / "docker.img", 8192)
-            shutil.rmtree(data)
 
         made = key(root.parent.name, reference, client.images.get(reference).id)
         return self._artefact("images", made, make, f"loading {reference} into the guest's Docker")

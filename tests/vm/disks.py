@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.vm.commands import run
 
-__all__ = ["PARTITION", "filesystem", "partition_table", "partitioned"]
+__all__ = ["PARTITION", "command", "filesystem", "partition_table", "partitioned"]
 
 PARTITION = "7e57bed0-01"
 """PARTUUID of the root. NVMe disks are numbered as they are found, and only a partition has a name
@@ -17,20 +17,28 @@ _START = 2048
 _LINUX = 0x83
 
 
-def filesystem(folder: Path, image: Path, mebibytes: int, offset: int = 0) -> None:
-    """Write an ext4 file system with the content of ``folder`` at ``offset`` of ``image``."""
-    features = "^has_journal,^metadata_csum"  # thrown away, and computed by an emulated processor
-    at = ["-E", f"root_owner=0:0,offset={offset}"]
+def command(folder: Path, image: Path, mebibytes: int, offset: int = 0) -> list[str]:
+    """How an ext4 file system with the content of ``folder`` is written at ``offset`` of a file.
+
+    The file is made here, sparse: into one that is not there, mke2fs writes its empty tables.
+    """
     with image.open("ab") as file:
         file.truncate(offset + mebibytes * 2**20)
-    words = ["-q", "-F", "-t", "ext4", "-b", "4096", "-m", "0", "-O", features, *at]
-    run(["mke2fs", *words, "-d", str(folder), str(image), f"{mebibytes}M"])
+    features = "^has_journal,^metadata_csum"  # thrown away, and computed by an emulated processor
+    options = ["-E", f"root_owner=0:0,offset={offset}", "-b", "4096", "-m", "0", "-O", features]
+    size = f"{mebibytes}M"
+    return ["mke2fs", "-q", "-F", "-t", "ext4", *options, "-d", str(folder), str(image), size]
+
+
+def filesystem(folder: Path, image: Path, mebibytes: int) -> None:
+    """Write a disk that is one file system with the content of ``folder``."""
+    run(command(folder, image, mebibytes))
 
 
 def partitioned(folder: Path, image: Path, mebibytes: int) -> None:
     """The same in the only partition of a disk, named ``PARTITION``."""
     image.write_bytes(partition_table(mebibytes))
-    filesystem(folder, image, mebibytes, offset=_START * _SECTOR)
+    run(command(folder, image, mebibytes, offset=_START * _SECTOR))
 
 
 def partition_table(mebibytes: int) -> bytes:
