@@ -12,10 +12,11 @@ from testbed.errors import NodeError
 from testbed.node import archive
 from testbed.node.container import execute
 from testbed.node.parallel import each
+from testbed.packets import capturefile
+from testbed.packets.decoder import VXLAN_PORTS
 from testbed.topology.model import Cluster
 from testbed.verify import check, oracle, wire
 from testbed.verify.observed import Observed
-from testbed.verify.packet import VXLAN_PORTS, read_pcap
 from testbed.verify.report import Finding, Report
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def run(
     results = {each["id"]: each for answer in answers.values() for each in answer["results"]}
     captures = {
         node: wire.Captured(
-            tuple(read_pcap(base64.b64decode(answer["pcap"]), ports)), answer["summary"]
+            tuple(capturefile.read(base64.b64decode(answer["pcap"]), ports)), answer["summary"]
         )
         for node, answer in answers.items()
     }

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from testbed.packets.packet import Packet
 from testbed.verify import oracle
 from testbed.verify.observed import Observed
-from testbed.verify.packet import Frame
 
 __all__ = ["Captured", "problem"]
 
@@ -17,13 +17,13 @@ _ECHO = {8: "echo request", 0: "echo reply"}
 class Captured:
     """What tcpdump saw on a node's uplink."""
 
-    frames: tuple[Frame, ...] = ()
+    frames: tuple[Packet, ...] = ()
     summary: str = ""
     """How many packets, in tcpdump's own words."""
 
 
 def problem(
-    crossing: oracle.Crossing, seen: tuple[Frame, ...], capture: Captured, observed: Observed
+    crossing: oracle.Crossing, seen: tuple[Packet, ...], capture: Captured, observed: Observed
 ) -> str:
     """Why the frames of a crossing are not what they must be; empty: they are.
 
@@ -35,7 +35,7 @@ def problem(
 
 
 def _decoded(
-    crossing: oracle.Crossing, seen: tuple[Frame, ...], observed: Observed, summary: str
+    crossing: oracle.Crossing, seen: tuple[Packet, ...], observed: Observed, summary: str
 ) -> str:
     """Why the captured frames are not what they must be; empty: they are."""
     ways = {
@@ -62,7 +62,7 @@ def _decoded(
 
 
 def _encrypted(
-    crossing: oracle.Crossing, seen: tuple[Frame, ...], capture: Captured, observed: Observed
+    crossing: oracle.Crossing, seen: tuple[Packet, ...], capture: Captured, observed: Observed
 ) -> str:
     """Why encrypted packets are not what they must be: there, both ways, and none in the clear."""
     assert isinstance(crossing.encapsulation, oracle.Wireguard)
@@ -80,7 +80,7 @@ def _encrypted(
     return ""
 
 
-def _outer(expected: oracle.Encapsulation, frame: Frame) -> str:
+def _outer(expected: oracle.Encapsulation, frame: Packet) -> str:
     if expected is None:
         return "encapsulated, but must be plain" if frame.inner else ""
     if frame.inner is None:
@@ -93,5 +93,5 @@ def _outer(expected: oracle.Encapsulation, frame: Frame) -> str:
     return ""
 
 
-def _ends(frame: Frame) -> str:
+def _ends(frame: Packet) -> str:
     return f"{frame.source} > {frame.destination}"

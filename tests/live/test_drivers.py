@@ -5,7 +5,6 @@ Needs a kernel with the ipip driver and with what the eBPF one needs: the full-k
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 
 from testbed import existing
 from testbed.dataplane.features import Features
-from testbed.verify.packet import Frame
+from testbed.packets.packet import Packet
 from tests.live.calico import lines
 from tests.live.conftest import Running, quiet
 from tests.live.wire import captured, ping
@@ -31,13 +30,9 @@ _DIFFERS = {"identification", "time_ns", "payload", "inner"}
 """Ids and time; payloads hold a timestamp, and what is inside is compared by itself."""
 
 
-def described(frame: Frame) -> list[dict[str, Any]]:
+def described(frame: Packet) -> list[dict[str, Any]]:
     """Every other field of a frame and of those inside it."""
-    fields = {
-        each.name: getattr(frame, each.name)
-        for each in dataclasses.fields(frame)
-        if each.name not in _DIFFERS
-    }
+    fields = {name: value for name, value in frame._asdict().items() if name not in _DIFFERS}
     return [{**fields, "bytes": len(frame.payload)}] + (
         described(frame.inner) if frame.inner else []
     )

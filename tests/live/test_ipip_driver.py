@@ -15,7 +15,7 @@ import pytest
 
 from testbed import existing
 from testbed.dataplane.features import Features
-from testbed.verify.packet import Frame
+from testbed.packets.packet import Packet
 from tests.live.calico import cali, eventually, uplink
 from tests.live.conftest import Running, bring_up, quiet
 from tests.live.wire import MARK, Capture, captured, ping, same_as_tshark
@@ -116,7 +116,7 @@ def ends(live: Running) -> tuple[IPv4Address, IPv4Address]:
     return uplink(live, NEAR).ip, uplink(live, FAR).ip
 
 
-def requests(wire: Capture) -> list[Frame]:
+def requests(wire: Capture) -> list[Packet]:
     """The marked echo requests, outer frames."""
     return [frame for frame in wire.marked() if frame.innermost.icmp_type == 8]
 

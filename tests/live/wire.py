@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from testbed.node import archive
-from testbed.verify.packet import Frame, read_pcap
+from testbed.packets import capturefile
+from testbed.packets.packet import Packet
 from tests.live.conftest import SLOWNESS, Running
 
 __all__ = ["MARK", "Capture", "captured", "ping", "same_as_tshark"]
@@ -28,9 +29,9 @@ class Capture:
     """What a capture holds once it has ended."""
 
     pcap: bytes = b""
-    frames: list[Frame] = field(default_factory=list)
+    frames: list[Packet] = field(default_factory=list)
 
-    def marked(self) -> list[Frame]:
+    def marked(self) -> list[Packet]:
         """The frames of the test's own pings."""
         mark = bytes.fromhex(MARK)
         return [frame for frame in self.frames if mark in frame.innermost.payload]
@@ -59,7 +60,7 @@ def captured(
         deadline = time.monotonic() + 5 * SLOWNESS
         while time.monotonic() < deadline:
             found.pcap = archive.read(live.client, live.container(node), path)
-            found.frames = list(read_pcap(found.pcap))
+            found.frames = list(capturefile.read(found.pcap))
             if len([each for each in found.marked() if each.innermost.icmp_type == 0]) >= replies:
                 break
             time.sleep(0.02)
@@ -111,12 +112,12 @@ def same_as_tshark(wire: Capture, tmp_path: Path) -> None:
     assert ours
 
 
-def layers(frame: Frame) -> list[Frame]:
+def layers(frame: Packet) -> list[Packet]:
     """The frame and those inside it."""
     return [frame, *layers(frame.inner)] if frame.inner else [frame]
 
 
-def in_tshark_s_words(frame: Frame) -> dict[str, list[str]]:
+def in_tshark_s_words(frame: Packet) -> dict[str, list[str]]:
     """A frame as tshark's fields, outermost first; absent fields are left out."""
     stack = layers(frame)
     fields: dict[str, list[object | None]] = {

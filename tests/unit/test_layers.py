@@ -22,7 +22,8 @@ MAY_IMPORT = {
     "plan": {"errors", "topology", "dataplane", "overlay", "bgp", "proxy", "policy", "cni"},
     "node": {"errors", "topology", "dataplane"},
     "agent": set(),
-    "verify": {"errors", "topology", "dataplane", "node"},
+    "packets": {"errors", "agent"},
+    "verify": {"errors", "topology", "dataplane", "packets", "node"},
     "existing": {"errors", "topology", "node"},
     "lifecycle": {"errors", "topology", "dataplane", "plan", "node", "verify", "existing"},
     "target": {"errors", "topology", "node", "existing"},
@@ -34,6 +35,7 @@ MAY_IMPORT = {
 
 ONLY_IN = {
     "docker": {"node"},
+    "dpkt": {"packets"},
     "yaml": {"topology"},
     "rich": {"cli"},
     "testinfra": {"pytest_plugin"},
@@ -91,6 +93,13 @@ def test_oracle_imports_topology_only() -> None:
     tree = ast.parse((ROOT / "verify" / "oracle.py").read_text())
     inside = {name for name in runtime_imports(tree) if name.startswith("testbed")}
     assert all(name.startswith("testbed.topology") for name in inside)
+
+
+def test_host_and_agent_share_the_capture_format_only() -> None:
+    """pcapng is what the agent writes and the host reads; nothing else of the agent is imported."""
+    for path in (ROOT / "packets").glob("*.py"):
+        shared = {each for each in runtime_imports(ast.parse(path.read_text())) if "agent" in each}
+        assert shared <= {"testbed.agent", "testbed.agent.pcapng"}, path.name
 
 
 def test_agent_imports_the_standard_library_only() -> None:

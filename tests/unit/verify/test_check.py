@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from testbed.topology.model import Backend, Cluster, Container, Node, Pod, Router
+from testbed.packets.packet import Packet
 from testbed.verify import check, wire
 from testbed.verify.observed import Observed
-from testbed.verify.packet import Frame
 from testbed.verify.report import Finding, Report
 
 MARKER = "m"
@@ -62,7 +62,7 @@ TCP = next(each for each in EXPECTATIONS if each.protocol == "tcp" and each.sour
 GOOD = {"id": ECHO.identity, "ok": True, "milliseconds": 0.3}
 
 
-def frames(**outer: Any) -> tuple[Frame, ...]:
+def frames(**outer: Any) -> tuple[Packet, ...]:
     """The echo request and its reply, as they must be but for ``outer``."""
     a, b = IPv4Address("10.244.0.2"), IPv4Address("10.244.1.2")
     node1, node2 = IPv4Address("172.18.0.2"), IPv4Address("172.18.0.3")
@@ -72,13 +72,15 @@ def frames(**outer: Any) -> tuple[Frame, ...]:
         (a, b, node1, node2, 8),
         (b, a, node2, node1, 0),
     ):
-        inner = Frame("", "", 0x0800, source, target, icmp_type=kind, payload=mark)
-        frame = Frame("", "", 0x0800, from_node, to_node, destination_port=8472, vni=1, inner=inner)
-        found.append(replace(frame, **outer))
+        inner = Packet("", "", 0x0800, source, target, icmp_type=kind, payload=mark)
+        frame = Packet(
+            "", "", 0x0800, from_node, to_node, destination_port=8472, vni=1, inner=inner
+        )
+        found.append(frame._replace(**outer))
     return tuple(found)
 
 
-def judged(result: dict[str, Any] | None, seen: tuple[Frame, ...]) -> dict[str, Finding]:
+def judged(result: dict[str, Any] | None, seen: tuple[Packet, ...]) -> dict[str, Finding]:
     """The findings of the captured echo by their kind."""
     found = check.judge(ECHO, result, wire.Captured(seen), MARKER, OBSERVED)
     return {finding.kind: finding for finding in found}
@@ -117,7 +119,7 @@ def test_natted_inner_addresses_are_found() -> None:
     """The inner source must be the pod's own."""
     request, reply = frames()
     assert request.inner is not None
-    changed = replace(request, inner=replace(request.inner, source=IPv4Address("10.244.0.0")))
+    changed = request._replace(inner=request.inner._replace(source=IPv4Address("10.244.0.0")))
     assert "inner addresses are 10.244.0.0" in judged(GOOD, (changed, reply))["wire"].detail
 
 
@@ -131,7 +133,7 @@ def test_frames_of_other_probes_do_not_count() -> None:
     """A frame is recognised by its marker alone."""
     other = check.marker_of("another", ECHO.identity)
     changed = tuple(
-        replace(frame, inner=replace(frame.innermost, payload=other)) for frame in frames()
+        frame._replace(inner=frame.innermost._replace(payload=other)) for frame in frames()
     )
     assert not judged(GOOD, changed)["wire"].ok
 
@@ -318,14 +320,14 @@ def test_encrypted_packets_are_seen_but_not_read() -> None:
     expectation = next(each for each in check.expect(WIREGUARD, OBSERVED) if each.crossing)
     ends = OBSERVED.node_ips["node1"], OBSERVED.node_ips["node2"]
     there, back = (
-        Frame(None, None, 0x0800, *way, protocol=17, destination_port=51820)
+        Packet(None, None, 0x0800, *way, protocol=17, destination_port=51820)
         for way in (ends, ends[::-1])
     )
     mark = check.marker_of(MARKER, expectation.identity)
-    clear = Frame(None, None, 0x0800, *ends, protocol=1, icmp_type=8, payload=mark)
+    clear = Packet(None, None, 0x0800, *ends, protocol=1, icmp_type=8, payload=mark)
     result = {"id": expectation.identity, "ok": True, "error": ""}
 
-    def seen(*frames: Frame) -> Finding:
+    def seen(*frames: Packet) -> Finding:
         """The finding about these frames."""
         capture = wire.Captured(frames, "2 packets captured")
         return list(check.judge(expectation, result, capture, MARKER, OBSERVED))[1]

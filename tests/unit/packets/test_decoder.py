@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from testbed.verify.packet import decode, read_pcap
+from testbed.packets.capturefile import read
+from testbed.packets.decoder import decode
 
 MACS = bytes.fromhex("020000000002020000000001")
 
@@ -52,7 +53,7 @@ def test_vxlan_has_the_inner_frame() -> None:
 
 def test_udp_on_another_port_is_not_vxlan() -> None:
     """Only the ports that are named carry VXLAN."""
-    assert decode(VXLAN, vxlan_ports={4789}).inner is None
+    assert decode(VXLAN, ports={4789}).inner is None
 
 
 def test_vxlan_without_its_flag_is_payload() -> None:
@@ -91,8 +92,8 @@ def test_vlan_tags_are_skipped() -> None:
     assert frame.icmp_type == 8
 
 
-def test_arp_is_left_alone() -> None:
-    """Anything but IPv4 is payload."""
+def test_arp_of_another_hardware_is_payload() -> None:
+    """Only that of IPv4 over Ethernet is read."""
     frame = decode(ethernet(bytes(28), 0x0806))
     assert (frame.ethertype, frame.source, len(frame.payload)) == (0x0806, None, 28)
 
@@ -121,26 +122,26 @@ def pcap(*frames: bytes, order: str = "<", magic: int = 0xA1B2C3D4) -> bytes:
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_pcap_in_both_byte_orders(order: str) -> None:
     """tcpdump writes in its machine's order; microseconds become nanoseconds."""
-    frames = list(read_pcap(pcap(ECHO, VXLAN, order=order)))
+    frames = list(read(pcap(ECHO, VXLAN, order=order)))
     assert [frame.vni for frame in frames] == [None, 7]
     assert frames[0].time_ns == 3_000_005_000
 
 
 def test_pcap_cut_in_the_middle_of_a_frame() -> None:
     """The frames before the cut are there."""
-    assert len(list(read_pcap(pcap(ECHO, VXLAN)[:-1]))) == 1
+    assert len(list(read(pcap(ECHO, VXLAN)[:-1]))) == 1
 
 
 def test_empty_pcap() -> None:
     """Nothing captured is nothing, not an error."""
-    assert list(read_pcap(b"")) == []
+    assert list(read(b"")) == []
 
 
-@pytest.mark.parametrize("data", [b"short", bytes(24), pcap()[:20] + bytes([113, 0, 0, 0])])
-def test_what_is_no_ethernet_pcap(data: bytes) -> None:
+@pytest.mark.parametrize("data", [b"short", bytes(24), pcap()[:20] + bytes([114, 0, 0, 0])])
+def test_what_is_no_capture(data: bytes) -> None:
     """Another file is refused."""
-    with pytest.raises(ValueError, match=r"pcap|Ethernet"):
-        list(read_pcap(data))
+    with pytest.raises(ValueError, match=r"capture file|Ethernet"):
+        list(read(data))
 
 
 IPIP = ethernet(ipv4(4, ECHO[14:], flags=0x4000))
@@ -166,6 +167,6 @@ def test_captures_of_tunnel_devices_have_no_ethernet(link_type: int) -> None:
     packet = ECHO[14:]
     header = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, link_type)
     record = struct.pack("<IIII", 1, 2, len(packet), len(packet))
-    (frame,) = read_pcap(header + record + packet)
+    (frame,) = read(header + record + packet)
     assert (frame.source_mac, frame.icmp_type, frame.payload) == (None, 8, b"hello")
     assert frame.time_ns == 1_000_002_000
