@@ -32,6 +32,8 @@ _STYLES = {
     "Pending": "yellow",
     "error:": "bold red",
     "FAIL": "bold red",
+    "✓": "green",
+    "✗": "bold red",
 }
 """Words by whose meaning a terminal shows them in colour."""
 _GAP = "   "

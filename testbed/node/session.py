@@ -97,15 +97,20 @@ class Session:
         Raises:
             NodeError: the connection is gone.
         """
+        end = self._end
+        if end is None:
+            raise NodeError(f"{self.what} cannot be told anything: it has ended")
         try:
-            self._socket.sendall(line.encode() + b"\n")
+            end.sendall(line.encode() + b"\n")
         except OSError as error:
             raise NodeError(f"{self.what} cannot be told anything: {error.strerror}") from error
 
     def close_input(self) -> None:
         """End standard input; output can still be read."""
+        end = self._end
         with suppress(OSError):
-            self._socket.shutdown(socket.SHUT_WR)
+            if end is not None:
+                end.shutdown(socket.SHUT_WR)
 
     def hang_up(self) -> None:
         """End the connection, also for a thread that reads from it."""
@@ -128,7 +133,8 @@ class Session:
         return int(code)
 
     @property
-    def _socket(self) -> Any:
+    def _end(self) -> Any:
+        """Our end of the connection; ``None`` once the SDK has closed it, at the end of output."""
         return getattr(self._stream, "_sock", self._stream)
 
     def _read(self) -> Iterator[bytes]:

@@ -57,6 +57,8 @@ def released(stream: Any) -> Iterator[None]:
 
 
 def hang_up(stream: Any) -> None:
-    """End a stream that another thread reads."""
+    """End a stream that another thread reads; one that has ended has no socket any more."""
+    end = getattr(stream, "_sock", stream)
     with suppress(OSError):
-        getattr(stream, "_sock", stream).shutdown(socket.SHUT_RDWR)
+        if end is not None:
+            end.shutdown(socket.SHUT_RDWR)

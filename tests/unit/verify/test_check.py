@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from testbed.topology.model import Backend, Cluster, Container, Node, Pod, Router
 from testbed.packets.packet import Packet
+from testbed.topology.model import Backend, Cluster, Container, Node, Pod, Router
 from testbed.verify import check, wire
 from testbed.verify.observed import Observed
 from testbed.verify.report import Finding, Report

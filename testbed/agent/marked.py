@@ -1,0 +1,217 @@
+"""Sending one marked packet, and what the sender's socket hears of it.
+
+The answer is also what the packet can be recognized by, wherever it is seen: bytes that neither
+encapsulation nor NAT changes. ICMP and UDP carry the marker in their payload; a TCP segment has
+none, but its initial sequence number, which every answer acknowledges, is as good.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import struct
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .netns import entered
+from .probes import ECHO_REPLY, ECHO_REQUEST, checksum
+from .tap import ETHERNET, Sight
+
+__all__ = ["Packet", "initial_sequence", "words"]
+
+_IP_MTU_DISCOVER, _DO, _DONT = 10, 2, 0
+_IP_RECVERR = 11
+_ERROR = struct.Struct("@IBBBxII")
+"""struct sock_extended_err: errno, origin, type, code, info (an MTU), data."""
+_FROM_ICMP = 2
+_UNREACHABLE, _TIME_EXCEEDED, _PARAMETER = 3, 11, 12
+_WORDS = {
+    (_UNREACHABLE, 0): "network unreachable",
+    (_UNREACHABLE, 1): "host unreachable",
+    (_UNREACHABLE, 2): "protocol unreachable",
+    (_UNREACHABLE, 3): "port unreachable",
+    (_UNREACHABLE, 4): "fragmentation needed",
+    (_UNREACHABLE, 5): "source route failed",
+    (_UNREACHABLE, 6): "network unknown",
+    (_UNREACHABLE, 7): "host unknown",
+    (_UNREACHABLE, 9): "network administratively prohibited",
+    (_UNREACHABLE, 10): "host administratively prohibited",
+    (_UNREACHABLE, 13): "communication administratively prohibited",
+    (_TIME_EXCEEDED, 0): "time to live exceeded in transit",
+    (_TIME_EXCEEDED, 1): "fragment reassembly time exceeded",
+}
+_ECHO = b"echo "
+"""What netexec's UDP server answers with what follows."""
+_LEAST = 8
+"""Shorter pieces of a marker may be anything."""
+_SYN, _ACK = 0x02, 0x10
+
+
+class Packet:
+    """One marked packet and the socket that it leaves through.
+
+    ``wanted`` holds ``protocol`` (``icmp``, ``tcp`` or ``udp``), ``ip``, ``port``, ``size``,
+    ``dont_fragment``, ``marker`` and ``seconds``, after which no answer is waited for.
+    """
+
+    def __init__(self, wanted: Mapping[str, Any]) -> None:
+        self._protocol: str = wanted["protocol"]
+        self._wanted = wanted
+        self._identity = os.urandom(4)
+        self._socket: socket.socket | None = None
+        self.answered = False
+        self.error = ""
+        """What the socket said, in words; empty: nothing."""
+        self.sent_ns = 0
+        self.local_port = 0
+
+    def send(self, path: str | None) -> None:
+        """Send it in the namespace pinned at ``path``, and wait for an answer or an error."""
+        self.sent_ns = time.time_ns()
+        try:
+            with entered(path):
+                self._socket = _opened(self._protocol, bool(self._wanted["dont_fragment"]))
+            self._begin(self._socket)
+        except OSError as error:
+            told = self._told(self._socket) if self._socket else ""
+            self.error = told or error.strerror or str(error)
+        else:
+            self._wait(self._socket)
+
+    def close(self) -> None:
+        """Close the socket; a TCP connection is ended only now."""
+        if self._socket:
+            self._socket.close()
+
+    def patterns(self, sights: Iterable[Sight] = ()) -> list[bytes]:
+        """Bytes of which every frame of the packet and of its answers holds some.
+
+        ``sights`` are what the sender's namespace saw: the sequence number of TCP is read there.
+        """
+        if self._protocol == "tcp":
+            to = self._wanted["ip"], self._wanted["port"]
+            since = [sight for sight in sights if sight.time_ns >= self.sent_ns]
+            sequence = initial_sequence(since, self.local_port, to)
+            following = [] if sequence is None else [sequence, (sequence + 1) % 2**32]
+            return [number.to_bytes(4, "big") for number in following]
+        prefix = b"" if self._protocol == "icmp" else _ECHO
+        piece = self._payload().removeprefix(prefix)[: len(self._wanted["marker"])]
+        found = [piece] if len(piece) >= _LEAST else []
+        if self._protocol == "icmp":
+            return [*found, self._identity]
+        here, there = self.local_port, self._wanted["port"]
+        return [*found, struct.pack("!HH", here, there), struct.pack("!HH", there, here)]
+
+    def _payload(self) -> bytes:
+        size: int = self._wanted["size"]
+        marker: bytes = self._wanted["marker"].encode()
+        whole = marker * (size // len(marker) + 1)
+        return (whole if self._protocol == "icmp" else _ECHO + whole)[:size]
+
+    def _begin(self, opened: socket.socket) -> None:
+        """Send, or begin to connect."""
+        code = opened.connect_ex((self._wanted["ip"], self._wanted["port"]))
+        if code not in (0, errno.EINPROGRESS):
+            raise OSError(code, os.strerror(code))
+        if self._protocol != "icmp":
+            self.local_port = opened.getsockname()[1]
+        if self._protocol == "icmp":
+            head, body = struct.pack("!BBH", ECHO_REQUEST, 0, 0), self._identity + self._payload()
+            total = checksum(head + body)
+            opened.send(struct.pack("!BBH", ECHO_REQUEST, 0, total) + body)
+        elif self._protocol == "udp":
+            opened.send(self._payload())
+
+    def _wait(self, opened: socket.socket) -> None:
+        """Wait until the packet is answered, the socket has an error, or time runs out."""
+        deadline = time.monotonic() + self._wanted["seconds"]
+        poll = select.poll()
+        poll.register(opened, select.POLLOUT if self._protocol == "tcp" else select.POLLIN)
+        while not self.answered and not self.error:
+            left = deadline - time.monotonic()
+            if left <= 0 or not poll.poll(left * 1000):
+                return
+            self.error = self._told(opened)
+            if not self.error:
+                try:
+                    self.answered = self._heard(opened)
+                except OSError as error:
+                    self.error = error.strerror or str(error)
+
+    def _heard(self, opened: socket.socket) -> bool:
+        """Whether the socket, which is ready, has the answer."""
+        if self._protocol == "tcp":
+            code = opened.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if code == errno.ECONNREFUSED:
+                raise OSError(code, f"{os.strerror(code)} (TCP reset)")
+            if code:
+                raise OSError(code, os.strerror(code))
+            return True
+        packet = opened.recv(65535)
+        if self._protocol == "udp":
+            return True
+        message = packet[(packet[0] & 0xF) * 4 :]
+        return message[0] == ECHO_REPLY and message[4:8] == self._identity
+
+    @staticmethod
+    def _told(opened: socket.socket) -> str:
+        """What the kernel put into the socket's queue of errors, in words; empty: nothing."""
+        try:
+            _, ancillary, _, _ = opened.recvmsg(0, 512, socket.MSG_ERRQUEUE)
+        except OSError:
+            return ""
+        for level, kind, value in ancillary:
+            if (level, kind) == (socket.IPPROTO_IP, _IP_RECVERR):
+                return words(value)
+        return ""
+
+
+def _opened(protocol: str, dont_fragment: bool) -> socket.socket:
+    kind, number = {
+        "icmp": (socket.SOCK_RAW, socket.IPPROTO_ICMP),
+        "tcp": (socket.SOCK_STREAM, 0),
+        "udp": (socket.SOCK_DGRAM, 0),
+    }[protocol]
+    opened = socket.socket(socket.AF_INET, kind | socket.SOCK_NONBLOCK, number)
+    opened.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
+    discover = _DO if dont_fragment else _DONT
+    opened.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, discover)
+    return opened
+
+
+def words(extended: bytes) -> str:
+    """What an extended error (``struct sock_extended_err`` and the offender's address) says."""
+    number, origin, kind, code, info, _ = _ERROR.unpack_from(extended)
+    if origin != _FROM_ICMP:
+        told = os.strerror(number)
+        return f"{told} (path MTU {info})" if number == errno.EMSGSIZE and info else told
+    offender = socket.inet_ntoa(extended[_ERROR.size + 4 : _ERROR.size + 8])
+    said = _WORDS.get((kind, code), os.strerror(number))
+    mtu = f", MTU {info}" if (kind, code) == (_UNREACHABLE, 4) else ""
+    return f"ICMP {kind}/{code} from {offender}: {said}{mtu}"
+
+
+def initial_sequence(sights: Iterable[Sight], port: int, target: tuple[str, int]) -> int | None:
+    """The sequence number of the SYN that left from TCP ``port`` for ``target``.
+
+    NAT of the sender's own namespace may have changed either (``MASQUERADE --random-fully`` changes
+    every port) before the first interface sees it, or both: then it is the first SYN.
+    """
+    host, service = socket.inet_aton(target[0]), target[1]
+    best, found = -1, None
+    for sight in sights:
+        at = 14 if sight.link_type == ETHERNET else 0
+        packet = sight.data[at:]
+        if not sight.outgoing or len(packet) < 40 or packet[0] >> 4 != 4 or packet[9] != 6:
+            continue
+        segment = packet[(packet[0] & 0xF) * 4 :]
+        source, destination, sequence, _, _, flags = struct.unpack_from("!HHIIBB", segment)
+        if flags & (_SYN | _ACK) != _SYN:
+            continue
+        likeness = 2 * (source == port) + ((packet[16:20], destination) == (host, service))
+        if likeness > best:
+            best, found = likeness, int(sequence)
+    return found

@@ -1,0 +1,147 @@
+"""``testbed trace``: one marked packet, followed through every interface that it crosses."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from testbed.cli import options
+from testbed.errors import TestbedError, UsageError
+
+if TYPE_CHECKING:
+    from testbed.cli.console import Console
+    from testbed.verify.trace.model import Trace
+
+HELP = "send one packet and show every hop there and back; say why where it dies"
+EXAMPLE = """\
+testbed trace netexec-node1-1 netexec-node2-1
+testbed trace node1 kube-system/web --proto tcp --port 80
+testbed trace netexec-node1-1 netexec-node2-1 --size 1472 --df
+testbed trace netexec-node1-1 node2 --html walk.html --pcap walk.pcapng"""
+
+_PORTS = {"icmp": 0, "tcp": 8080, "udp": 8081}
+"""Where the default pods' netexec answers."""
+_SIZE = 56
+_LARGEST = 65535 - 20 - 8
+"""An IPv4 packet's length, without its header and that of ICMP or UDP."""
+_FILES = ("pcap", "svg", "html")
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """From where to where, what to send, and what to write."""
+    where = "a node, a router or [NAMESPACE/]POD"
+    parser.add_argument("source", metavar="SRC", help=f"who sends: {where}")
+    parser.add_argument("target", metavar="DST", help=f"who is to answer: {where}")
+    # Values are read by _wanted, which names all wrong ones at once.
+    parser.add_argument(
+        "--proto", metavar="icmp|tcp|udp", default="icmp", help="what to send (default: icmp)"
+    )
+    parser.add_argument(
+        "--port",
+        metavar="N",
+        help="the target's port (default: those of netexec, which the default pods run: "
+        "tcp 8080, udp 8081, where what begins with `echo ` is answered)",
+    )
+    parser.add_argument(
+        "--size",
+        metavar="N",
+        help=f"bytes of payload, as ping -s counts them; icmp and udp only (default: {_SIZE})",
+    )
+    parser.add_argument(
+        "--df", action="store_true", help="don't fragment: whatever is too large is an error"
+    )
+    parser.add_argument("--pcap", metavar="FILE", help="write all frames as pcapng")
+    parser.add_argument("--svg", metavar="FILE", help="draw the path")
+    parser.add_argument("--html", metavar="FILE", help="drawing, hops and diagnosis on one page")
+    options.name(parser)
+    options.output(parser)
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    """Exit code 0 if the packet was answered, on the path that the topology demands."""
+    port, size = _wanted(args)
+    from testbed import existing, tracing
+    from testbed.cli import walk
+    from testbed.node import engine
+    from testbed.verify.trace import serialize
+
+    client = engine.connect()
+    found, capture = tracing.trace(
+        client,
+        existing.choose(client, options.wanted_name(args)),
+        args.source,
+        args.target,
+        protocol=args.proto,
+        port=port,
+        size=size,
+        dont_fragment=args.df,
+    )
+    if args.output == "json":
+        console.json(serialize.to_json(found))
+    else:
+        walk.render(console, found)
+    _write(args, found, capture)
+    return 0 if found.ok else 1
+
+
+def _wanted(args: argparse.Namespace) -> tuple[int, int]:
+    """The port and the size.
+
+    Raises:
+        UsageError: something is wrong; the message lists every problem.
+    """
+    problems = list(_problems(args))
+    if problems:
+        raise UsageError("\n".join(problems))
+    port = _PORTS[args.proto] if args.port is None else int(args.port)
+    size = {"tcp": 0}.get(args.proto, _SIZE) if args.size is None else int(args.size)
+    return port, size
+
+
+def _problems(args: argparse.Namespace) -> Iterator[str]:
+    if args.proto not in _PORTS:
+        yield f"--proto {args.proto}: it is icmp, tcp or udp"
+    if args.port is not None and not _within(args.port, 1, 65535):
+        yield f"--port {args.port}: it is a number from 1 to 65535"
+    if args.port is not None and args.proto == "icmp":
+        yield "--port: ICMP has no ports; it is for tcp and udp"
+    if args.size is not None and not _within(args.size, 0, _LARGEST):
+        yield f"--size {args.size}: it is a number from 0 to {_LARGEST}"
+    if args.size is not None and args.proto == "tcp":
+        yield "--size: the first packet of a TCP connection is empty; it is for icmp and udp"
+    for option in _FILES:
+        path = getattr(args, option)
+        if path is None:
+            continue
+        if not path or Path(path).is_dir():
+            yield f"--{option} {path or 'is empty'}: it is a file to write"
+        elif not Path(path).parent.is_dir():
+            yield f"--{option} {path}: there is no directory {Path(path).parent}"
+
+
+def _within(text: str, least: int, most: int) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 9 and least <= int(text) <= most
+
+
+def _write(args: argparse.Namespace, found: Trace, capture: bytes) -> None:
+    """Write the files that were asked for.
+
+    Raises:
+        TestbedError: one could not be written.
+    """
+    from testbed.verify.trace import drawing, page
+
+    made = {
+        "pcap": lambda: capture,
+        "svg": lambda: drawing.svg(found).encode(),
+        "html": lambda: page.html(found).encode(),
+    }
+    for option in _FILES:
+        path = getattr(args, option)
+        if path is not None:
+            try:
+                Path(path).write_bytes(made[option]())
+            except OSError as error:
+                raise TestbedError(f"--{option} {path}: {error.strerror}") from error

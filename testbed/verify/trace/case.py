@@ -1,0 +1,221 @@
+"""A probe that died, or went astray, and everything that is known about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from testbed.packets.packet import UDP, Packet
+from testbed.verify.observed import Observed
+from testbed.verify.oracle import Ipip, Vxlan
+from testbed.verify.trace.facts import Space, space_of
+from testbed.verify.trace.model import Endpoint, ExpectedHop, Facts, Hop, Leg, Probe
+from testbed.verify.trace.walk import Walk, tunnel
+
+__all__ = ["Case", "Finding", "Question", "Scene", "scene"]
+
+
+class Question(NamedTuple):
+    """One for the kernel's routing: ``ip route get TO [from SOURCE iif INTERFACE]``."""
+
+    node: str
+    space: str
+    """``""`` for the node itself, else a pod's key."""
+    to: str
+    source: str = ""
+    interface: str = ""
+    """Where the packet came in; empty: it is the namespace's own."""
+
+
+class Finding(NamedTuple):
+    """A cause that holds."""
+
+    weight: int
+    """The heaviest finding is the verdict."""
+    cause: str
+    place: str
+    summary: str
+    evidence: tuple[str, ...] = ()
+    advice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What :mod:`testbed.verify.trace.diagnosis` judges."""
+
+    probe: Probe
+    source: Endpoint
+    target: Endpoint
+    walk: Walk
+    observed: Observed
+    facts: Mapping[str, Facts]
+    """By node or router, which is in it only if it runs."""
+    answered: bool = False
+    error: str = ""
+    """What the sender's socket said."""
+    answers: Mapping[Question, Mapping[str, Any]] = field(default_factory=dict)
+    """``{"route": [...], "error": "..."}`` to each of ``diagnosis.questions``."""
+
+    def space(self, place: str) -> Space:
+        """The facts of a place."""
+        return space_of(self.facts, self.node(place), place)
+
+    def node(self, place: str) -> str:
+        """The node that holds a place."""
+        for endpoint in (self.source, self.target):
+            if endpoint.place == place:
+                return endpoint.node
+        hops = (*self.walk.request.expected, *self.walk.reply.expected)
+        return next((hop.node for hop in hops if hop.place == place), place)
+
+    def address(self, node: str) -> str:
+        """Of a node on the underlay; empty: it does not run."""
+        return str(self.observed.node_ips.get(node, ""))
+
+    def owner(self, address: str) -> str:
+        """The node or router that has an address; empty: none is known to."""
+        for node, known in self.observed.node_ips.items():
+            if str(known) == address:
+                return node
+        return next((node for node in self.facts if self.space(node).owns(address)), "")
+
+    def repair(self, place: str) -> str:
+        """How to have again what a place's CNI installed there."""
+        node = self.node(place)
+        if place == node:
+            return "`testbed up` puts back what it installed"
+        return f"restart {node}'s container: at boot it attaches its pods anew"
+
+    def answer(self, question: Question) -> tuple[Mapping[str, Any], str]:
+        """The route that the kernel took, and what it said where it took none."""
+        answer = self.answers.get(question, {})
+        return next(iter(answer.get("route") or ()), {}), str(answer.get("error", ""))
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """Where it happened: between two hops that must follow each other."""
+
+    role: str
+    """``request`` or ``reply``."""
+    leg: Leg
+    last: ExpectedHop | None
+    """The hop up to which all was as it must be; ``None``: not even the first was seen."""
+    next: ExpectedHop | None
+    """The first that was not; ``None``: the packet arrived, and nothing came of it."""
+    index: int
+    """Of ``next`` in the expected path."""
+    packet: Packet | None
+    """As ``last`` saw it."""
+    where: str
+    """The place that had the packet last, or had to send it."""
+    otherwise: Hop | None = None
+    """Where ``next`` saw it, but not as it must be."""
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Where it can have died: one place, or the two ends of a link."""
+        names = (self.where, self.next.place if self.next else self.where)
+        return tuple(dict.fromkeys(names))
+
+    @property
+    def routed(self) -> bool:
+        """Whether ``where`` had to choose a route for it here."""
+        if self.next is None or self.next.direction != "out" or self.next.place != self.where:
+            return False
+        return self.last is None or (
+            self.last.direction == "in" and "bridged" not in self.next.what
+        )
+
+    @property
+    def encapsulates(self) -> bool:
+        """Whether ``where`` had to put an encapsulation on here."""
+        return (
+            self.last is not None
+            and self.next is not None
+            and self.last.place == self.next.place
+            and self.last.encapsulation is None
+            and self.next.encapsulation is not None
+        )
+
+    @property
+    def decapsulator(self) -> str:
+        """The node at the end of the tunnel that begins, or is under way, at ``next``."""
+        return tunnel(self.leg.expected, self.index)[1] if self.next else ""
+
+    def forms(self, case: Case) -> Iterator[Packet]:
+        """Every header that the packet has or had to get here, for rules to match."""
+        layer = self.packet
+        while layer is not None:
+            yield layer
+            layer = layer.inner
+        how = self.next.encapsulation if self.next else None
+        if self.next is None or how is None:
+            return
+        ends = [case.observed.node_ips.get(node) for node in tunnel(self.leg.expected, self.index)]
+        outer = Packet(source=ends[0], destination=ends[1], ttl=64)
+        if isinstance(how, Ipip):
+            yield outer._replace(protocol=4)
+        else:
+            port = how.port
+            source_port = None if isinstance(how, Vxlan) else port
+            yield outer._replace(protocol=UDP, source_port=source_port, destination_port=port)
+
+
+def scene(case: Case) -> Scene | None:
+    """Where to look; ``None``: answered, and every hop was as expected."""
+    request, reply = case.walk.request, case.walk.reply
+    if case.answered:
+        for role, leg in (("request", request), ("reply", reply)):
+            if leg.divergence is not None:
+                return _at(case, role, leg, leg.divergence)
+        return None
+    if not request.complete:
+        return _at(case, "request", request, request.divergence or 0)
+    if reply.complete:
+        return _arrived(case.source.place, reply, reply)
+    if not reply.observed:
+        return _arrived(case.target.place, request, reply)
+    return _at(case, "reply", reply, reply.divergence or 0)
+
+
+def _at(case: Case, role: str, leg: Leg, index: int) -> Scene:
+    sender = case.source if role == "request" else case.target
+    last = leg.expected[index - 1] if index else None
+    next_ = leg.expected[index] if index < len(leg.expected) else None
+    seen = [hop for hop in leg.observed if last is not None and hop.expected and _is(hop, last)]
+    packet = seen[0].event.packet if seen else None
+    if packet is None and role == "reply" and case.walk.request.observed:
+        packet = _turned(case.walk.request.observed[-1].event.packet.innermost)
+    otherwise = next(
+        (hop for hop in leg.observed if next_ and not hop.expected and _is(hop, next_)), None
+    )
+    where = last.place if last else sender.place
+    return Scene(role, leg, last, next_, index, packet, where, otherwise)
+
+
+def _arrived(place: str, last_leg: Leg, reply: Leg) -> Scene:
+    hops = last_leg.observed
+    packet = hops[-1].event.packet if hops else None
+    last = last_leg.expected[-1] if last_leg.expected else None
+    return Scene("reply", reply, last, None, 0, packet, place)
+
+
+def _is(hop: Hop, expected: ExpectedHop) -> bool:
+    event = hop.event
+    return (event.place, event.interface, event.direction) == (
+        expected.place,
+        expected.interface,
+        expected.direction,
+    )
+
+
+def _turned(packet: Packet) -> Packet:
+    """What answers ``packet``, as far as rules and routes look at it."""
+    return packet._replace(
+        source=packet.destination,
+        destination=packet.source,
+        source_port=packet.destination_port,
+        destination_port=packet.source_port,
+    )

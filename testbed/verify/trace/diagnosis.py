@@ -1,0 +1,112 @@
+"""Why the packet died: every cause that holds is found, and the strongest is the verdict.
+
+A cause at the place where the packet was lost, and one that something moved between the two
+readings proves, outweighs what may have been so for long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from testbed.verify.trace import links, netfilter, outcome, routes, routing, tunnels
+from testbed.verify.trace.case import Case, Finding, Question, Scene, scene
+from testbed.verify.trace.model import Diagnosis
+
+__all__ = ["CAUSES", "diagnose", "questions"]
+
+CAUSES = {
+    "no-route": "no route leads there, or only the default route",
+    "wrong-route": "a route leads elsewhere",
+    "blackhole": "a route of type blackhole, unreachable or prohibit",
+    "no-fdb": "the VXLAN device knows no node for the destination's MAC",
+    "wrong-fdb": "the VXLAN device sends to another node",
+    "no-neighbour": "the entry for the next hop that the CNI installs is missing or wrong",
+    "arp-unanswered": "the next hop does not answer ARP",
+    "rule": "a rule of iptables, nftables or tc dropped or rejected it",
+    "policy": "a network policy, or a chain's policy DROP",
+    "rp-filter": "the reverse path filter: the way back leaves by another interface",
+    "mtu": "it is larger than what fits",
+    "interface-down": "an interface on the path is down, missing, or not on its bridge",
+    "forwarding-off": "the node does not forward",
+    "pod-gone": "the pod, its namespace or its veth is gone",
+    "node-down": "the node or router does not run",
+    "no-listener": "nobody listens on the port",
+    "no-answer": "it was delivered, and nobody answered",
+    "ttl-exceeded": "its TTL ran out, as in a loop",
+    "unknown": "nothing that was read says why",
+}
+"""The stable words of :attr:`Diagnosis.cause`, and what each means."""
+
+_JUDGES: tuple[Callable[[Case, Scene], Iterator[Finding]], ...] = (
+    links.gone,
+    links.too_large,
+    links.down,
+    links.unbridged,
+    netfilter.dropped,
+    routing.reverse_path,
+    routing.not_forwarding,
+    routes.no_way,
+    routing.unresolved,
+    tunnels.misdirected,
+    outcome.ttl_exceeded,
+    outcome.unanswered,
+)
+
+
+def questions(case: Case) -> tuple[Question, ...]:
+    """What to ask the kernels' routing before :func:`diagnose`, put into ``case.answers``."""
+    found = scene(case)
+    return tuple(dict.fromkeys(routing.questions(case, found))) if found else ()
+
+
+def diagnose(case: Case) -> Diagnosis | None:
+    """The verdict; ``None``: answered, and every hop was as expected."""
+    found = scene(case)
+    if found is None:
+        return None
+    findings = [finding for judge in _JUDGES for finding in judge(case, found)]
+    # The first of equal weight: judges are in order, and each names the nearest place first.
+    worst = max(findings, key=lambda finding: finding.weight, default=None)
+    worst = worst or outcome.unknown(case, found)
+    expected = _name(found)
+    return Diagnosis(
+        cause=worst.cause,
+        leg=found.role,
+        last=_last(case, found),
+        expected=expected,
+        place=worst.place,
+        summary=worst.summary,
+        evidence=tuple(dict.fromkeys((*worst.evidence, *_sent_back(case)))),
+        advice=worst.advice,
+    )
+
+
+def _name(found: Scene) -> str:
+    hop = found.next or next(iter(found.leg.expected), None)
+    return f"{hop.place}/{hop.interface}" if hop else ""
+
+
+def _last(case: Case, found: Scene) -> str:
+    """The last sight of a packet that died, wherever that was."""
+    walk = case.walk
+    if case.answered and found.last is not None:
+        return f"{found.last.place}/{found.last.interface}"
+    hops = found.leg.observed or walk.request.observed
+    events = [hop.event for hop in hops if hop.expected or "bridged" not in hop.happened][-1:]
+    events += [each for each in walk.strays if not walk.reply.observed]
+    if not events:
+        return ""
+    event = max(reversed(events), key=lambda each: each.packet.time_ns)
+    return f"{event.place}/{event.interface}"
+
+
+def _sent_back(case: Case) -> Iterator[str]:
+    """ICMP errors, each as it was first seen, and what the socket made of them."""
+    senders = set()
+    for event in case.walk.errors:
+        packet = event.packet.innermost
+        if packet.source not in senders:
+            senders.add(packet.source)
+            yield outcome.error_in_words(event)
+    if case.error:
+        yield f"the probe from {case.source.place}: {case.error}"

@@ -1,0 +1,177 @@
+"""What a trace is made of: the expected path, what was seen of the packet, and the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from testbed.packets.packet import Packet
+from testbed.verify.oracle import Encapsulation
+
+__all__ = [
+    "IN",
+    "OUT",
+    "Diagnosis",
+    "Endpoint",
+    "Event",
+    "ExpectedHop",
+    "Facts",
+    "Hop",
+    "Leg",
+    "Probe",
+    "Trace",
+]
+
+IN, OUT = "in", "out"
+"""Directions as the interface's own network namespace sees them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a trace begins or ends."""
+
+    place: str
+    """A pod's key (``default/web``) or the name of a node or router."""
+    node: str
+    """The node that holds it; its own name for a node or router."""
+    ip: str
+    """Empty: it has none (the pod is gone)."""
+    pod: bool
+    """Whether it has a network namespace of its own within the node."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What is sent."""
+
+    protocol: str
+    """``icmp``, ``tcp`` or ``udp``."""
+    ip: str
+    """The destination address."""
+    port: int = 0
+    size: int = 56
+    """Bytes of payload: ICMP's behind its 8 bytes of header, as ``ping -s`` counts, or UDP's."""
+    dont_fragment: bool = False
+    marker: str = ""
+    """ASCII, repeated through the whole payload, so that every fragment holds it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectedHop:
+    """One crossing of an interface that the topology demands."""
+
+    place: str
+    """The namespace: a pod's key or the name of a node or router."""
+    node: str
+    interface: str
+    """The device: ``eth0``, ``vethca95d759``, ``flannel.1``."""
+    direction: str
+    encapsulation: Encapsulation = None
+    """How the packet must look here."""
+    what: str = ""
+    """What is done to the packet here, in words: ``sent``, ``veth crossing``, ``bridged``,
+    ``routed``, ``encapsulated``, ``underlay crossing``, ``decapsulated``, ``delivered`` (several
+    joined by comma)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One sight of the packet: an interface saw it once."""
+
+    place: str
+    node: str
+    interface: str
+    direction: str
+    packet: Packet
+    """As seen there, so with its outer headers where it is encapsulated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """One numbered line of the walk."""
+
+    number: int
+    """From 1, through the request and then the reply."""
+    event: Event
+    happened: tuple[str, ...]
+    """What was done to the packet on its way here: ``veth crossing``, ``DNATed 10.96.0.1:80 to
+    10.244.1.2:8080``, …"""
+    since_ns: int
+    """Since the first hop of the trace."""
+    expected: bool
+    """Whether the model demands this hop at this point."""
+    fragments: int = 1
+    """How many frames made it up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """The way there, or the way back."""
+
+    expected: tuple[ExpectedHop, ...]
+    observed: tuple[Hop, ...]
+    divergence: int | None
+    """Index in ``expected`` of the first hop that was not seen as it must be; ``None``: none."""
+    complete: bool
+    """Whether the packet was seen arriving at its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """Why the packet died."""
+
+    cause: str
+    """A stable word: one of :data:`testbed.verify.trace.diagnosis.CAUSES`."""
+    leg: str
+    """``request`` or ``reply``."""
+    last: str
+    """The last hop that saw it: ``node1/flannel.1``; empty: nothing saw it."""
+    expected: str
+    """The hop that should have come next: ``node1/eth0``."""
+    place: str
+    """Where the fault is: a node, router or pod key."""
+    summary: str
+    """One sentence: what killed it, where."""
+    evidence: tuple[str, ...] = ()
+    """Lines that prove it: a rule with its counter, a route, a counter before and after."""
+    advice: str = ""
+    """What to do about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a node's kernel says of itself, before and after the probe, as the agent read it.
+
+    ``before`` and ``after`` map a namespace (``""`` for the node's own, else a pod's key) to what
+    :mod:`testbed.agent.facts` returns for it.
+    """
+
+    before: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    after: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Everything that one trace found."""
+
+    testbed: str
+    source: Endpoint
+    target: Endpoint
+    probe: Probe
+    request: Leg
+    reply: Leg
+    answered: bool
+    error: str
+    """What the sender's socket said where no answer came; empty: nothing."""
+    errors: tuple[Event, ...]
+    """ICMP errors about the probe that were seen anywhere, in order."""
+    diagnosis: Diagnosis | None
+    """``None``: answered, and every hop was as expected."""
+    strays: tuple[Event, ...] = ()
+    """Sights of the packet in places where no expected hop is."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the packet arrived and was answered, on the path that the topology demands."""
+        return self.answered and self.request.divergence is None and self.reply.divergence is None

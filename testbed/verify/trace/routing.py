@@ -1,0 +1,158 @@
+"""What the kernel does around a route: the reverse path filter, forwarding, ARP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from testbed.verify.trace.case import Case, Finding, Question, Scene
+from testbed.verify.trace.facts import in_words
+
+__all__ = ["back", "not_forwarding", "onward", "questions", "reverse_path", "unresolved"]
+
+_FILTERED = "TcpExt.IPReversePathFilter"
+
+
+def questions(case: Case, scene: Scene) -> Iterator[Question]:
+    """Which way the packet had to take here, and which way one back would take."""
+    forward = onward(case, scene)
+    if forward is not None:
+        yield forward
+    backward = back(case, scene)
+    if backward is not None:
+        yield backward
+
+
+def _at(case: Case, place: str) -> tuple[str, str]:
+    node = case.node(place)
+    return node, "" if place == node else place
+
+
+def onward(case: Case, scene: Scene) -> Question | None:
+    """The way that the packet had to take; ``None``: none had to be chosen."""
+    if scene.encapsulates:
+        to = case.address(scene.decapsulator)
+        return Question(*_at(case, scene.where), to) if to else None
+    if not _routes(case, scene):
+        return None
+    to = _destination(case, scene)
+    if not to:
+        return None
+    if scene.last is None or scene.packet is None:
+        return Question(*_at(case, scene.where), to)
+    source = str(scene.packet.innermost.source)
+    return Question(*_at(case, scene.where), to, source, scene.last.interface)
+
+
+def back(case: Case, scene: Scene) -> Question | None:
+    """To the packet's sender: what the reverse path filter asks, and what a reply needs."""
+    if scene.packet is None or (scene.last is not None and scene.last.direction != "in"):
+        return None
+    packet = scene.packet
+    if scene.last is None or (scene.last.encapsulation is None and packet.inner is not None):
+        packet = packet.innermost
+    return Question(*_at(case, scene.where), str(packet.source))
+
+
+def _destination(case: Case, scene: Scene) -> str:
+    if scene.packet is not None:
+        return str(scene.packet.innermost.destination)
+    return case.probe.ip if scene.role == "request" else case.source.ip
+
+
+def _routes(case: Case, scene: Scene) -> bool:
+    """Whether the place had to choose a route, and not only a port of a bridge."""
+    if not scene.routed or scene.next is None:
+        return False
+    space = case.space(scene.where)
+    master = (space.link(scene.next.interface) or {}).get("master")
+    came = (space.link(scene.last.interface) or {}) if scene.last else {}
+    return master is None or master != came.get("master")
+
+
+def reverse_path(case: Case, scene: Scene) -> Iterator[Finding]:
+    """``rp_filter`` drops after the tap saw the packet come in, before it is routed."""
+    arrivals = [hop for hop in (scene.last, scene.next) if hop and hop.direction == "in"]
+    for hop in arrivals:
+        space = case.space(hop.place)
+        moved = space.moved(_FILTERED)
+        if not moved:
+            continue
+        question = back(case, scene)
+        route, _ = case.answer(question) if question else ({}, "")
+        sender = question.to if question else "its sender"
+        names = [_setting(name) for name in ("all", hop.interface)]
+        leaves = f", and the route back to {sender} leaves by {route['dev']}" if route else ""
+        yield Finding(
+            88,
+            "rp-filter",
+            hop.place,
+            f"{hop.place} dropped it: the reverse path filter of {hop.interface} is on{leaves}",
+            (
+                f"{hop.place}: {_FILTERED} {moved[0]} → {moved[1]}",
+                *(f"{hop.place}: {each} = {space.sysctl(each)}" for each in names),
+                *((f"{hop.place}: ip route get {sender}: {in_words(route)}",) if route else ()),
+            ),
+            f"make the way back to {sender} leave by {hop.interface}, or"
+            f" `sysctl -w {_setting(hop.interface)}=2` on {hop.place}",
+        )
+        return
+
+
+def _setting(interface: str) -> str:
+    return f"net.ipv4.conf.{interface.replace('.', '/')}.rp_filter"
+
+
+def not_forwarding(case: Case, scene: Scene) -> Iterator[Finding]:
+    """A node that is no router drops what is not its own."""
+    if not _routes(case, scene) or scene.last is None:
+        return
+    space = case.space(scene.where)
+    names = (
+        "net.ipv4.ip_forward",
+        f"net.ipv4.conf.{scene.last.interface.replace('.', '/')}.forwarding",
+    )
+    for name in names:
+        if space.sysctl(name) != "0":
+            continue
+        counted = space.moved("Ip.InAddrErrors")
+        yield Finding(
+            84,
+            "forwarding-off",
+            scene.where,
+            f"{scene.where} dropped it: {name} is 0",
+            (f"{scene.where}: Ip.InAddrErrors {counted[0]} → {counted[1]}",) if counted else (),
+            f"`sysctl -w {name}=1` on {scene.where}, or `testbed up`",
+        )
+
+
+def unresolved(case: Case, scene: Scene) -> Iterator[Finding]:
+    """The next hop is known by its address only."""
+    question = onward(case, scene)
+    if question is None or scene.next is None:
+        return
+    space = case.space(scene.where)
+    taken, _ = case.answer(question)
+    route = taken or space.route(question.to) or {}
+    device, address = str(route.get("dev", "")), str(route.get("gateway") or question.to)
+    if not device:
+        return
+    state = space.unresolved(address, device)
+    if space.vxlan(device) and (state or space.neighbour(address, device) is None):
+        yield Finding(
+            80,
+            "no-neighbour",
+            scene.where,
+            f"{scene.where} has no neighbour entry for {address} on {device}, which the CNI"
+            " installs",
+            (f"{scene.where}: ip neigh show {address} dev {device}: {state or 'nothing'}",),
+            case.repair(scene.where),
+        )
+    elif state:
+        yield Finding(
+            45,
+            "arp-unanswered",
+            scene.where,
+            f"{scene.where} asked for {address} on {device} by ARP, and nobody answered",
+            (f"{scene.where}: {address} dev {device} {state}",),
+            f"look whether {address} is up, and on that link",
+        )

@@ -1,0 +1,179 @@
+"""Tracing one packet: taps everywhere, one probe, and what was seen laid beside what must be."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from testbed.agent import pcapng
+from testbed.packets import capturefile
+from testbed.packets.decoder import VXLAN_PORTS
+from testbed.topology.model import Cluster
+from testbed.verify import oracle
+from testbed.verify.observed import Observed
+from testbed.verify.trace import diagnosis, path
+from testbed.verify.trace.case import Case
+from testbed.verify.trace.conversation import Conversation, Sent, conversing
+from testbed.verify.trace.model import IN, Diagnosis, Endpoint, Event, Facts, Probe, Trace
+from testbed.verify.trace.walk import follow
+
+if TYPE_CHECKING:
+    import docker
+
+__all__ = ["events", "flooded", "merged", "trace", "traced"]
+
+
+def trace(
+    client: docker.DockerClient,
+    cluster: Cluster,
+    containers: Mapping[str, str],
+    observed: Observed,
+    source: Endpoint,
+    target: Endpoint,
+    *,
+    protocol: str = "icmp",
+    port: int = 0,
+    size: int = 56,
+    dont_fragment: bool = False,
+) -> tuple[Trace, bytes]:
+    """Send one probe from ``source`` to ``target`` and follow it there and back.
+
+    Whatever goes wrong with it is part of the trace. A packet that is answered takes as long as it
+    takes: when the answer is there, so are all frames that led to it. One that is not is waited
+    for half a second.
+
+    Args:
+        client: the engine's.
+        cluster: the topology.
+        containers: the nodes and routers that run, by name.
+        observed: what they say of themselves.
+        source: who sends.
+        target: who is to answer.
+        protocol: ``icmp``, ``tcp`` or ``udp``.
+        port: of the target, for TCP and UDP.
+        size: bytes of payload; a TCP probe has none.
+        dont_fragment: whether routers must not fragment it, nor the sender.
+
+    Returns:
+        The trace, and the pcapng file of all frames that were seen.
+    """
+    probe = Probe(protocol, target.ip, port, size, dont_fragment, secrets.token_hex(8))
+    with conversing(client, containers, (source, target)) as nodes:
+        return traced(nodes, cluster, observed, source, target, probe)
+
+
+def traced(
+    nodes: Conversation,
+    cluster: Cluster,
+    observed: Observed,
+    source: Endpoint,
+    target: Endpoint,
+    probe: Probe,
+) -> tuple[Trace, bytes]:
+    """:func:`trace` with nodes whose taps are open."""
+    before = nodes.facts
+    expected = path.expect(cluster, observed, source, target, before)
+    ways = oracle.encapsulations(cluster)
+    sent = _sent(nodes, probe, source, target)
+    wireguard = [way.port for way in ways if isinstance(way, oracle.Wireguard)]
+    capture = merged(nodes.collect(sent, wireguard, facts=not sent.answered))
+    ports = VXLAN_PORTS | {way.port for way in ways if isinstance(way, oracle.Vxlan)}
+    places = {hop.place for leg in expected for hop in leg}
+    seen = [
+        event
+        for event in events(capture, ports, (source, target))
+        if event.place in places or not flooded(event, before)
+    ]
+    walk = follow(seen, probe, expected, source, target, nodes=observed.node_ips)
+    case = Case(probe, source, target, walk, observed, {}, sent.answered, sent.error)
+    found = Trace(
+        testbed=cluster.name,
+        source=source,
+        target=target,
+        probe=probe,
+        request=walk.request,
+        reply=walk.reply,
+        answered=sent.answered,
+        error="; ".join(filter(None, (sent.error, _lost(nodes)))),
+        errors=walk.errors,
+        diagnosis=_diagnosed(nodes, case),
+        strays=walk.strays,
+    )
+    return found, capture
+
+
+def _sent(nodes: Conversation, probe: Probe, source: Endpoint, target: Endpoint) -> Sent:
+    if not target.ip:
+        return Sent(answered=False, error=f"{target.place} has no address")
+    return nodes.send(probe, source)
+
+
+def _lost(nodes: Conversation) -> str:
+    """Why hops may be missing from the walk; empty: none is."""
+    return f"{nodes.dropped} frames found no room in the taps" if nodes.dropped else ""
+
+
+def _diagnosed(nodes: Conversation, case: Case) -> Diagnosis | None:
+    """Why the packet died or went astray; nothing is asked about one that did neither."""
+    legs = case.walk.request, case.walk.reply
+    if case.answered and all(leg.divergence is None for leg in legs):
+        return None
+    if not nodes.after:
+        nodes.collect(Sent(case.answered, case.error), (), facts=True)
+    case = replace(case, facts=nodes.facts)
+    answers = {question: nodes.route(question) for question in diagnosis.questions(case)}
+    return diagnosis.diagnose(replace(case, answers=answers))
+
+
+def merged(captures: Iterable[bytes]) -> bytes:
+    """One pcapng file of several, in the order of time."""
+    described: dict[pcapng.Interface, int] = {}
+    records: list[tuple[int, pcapng.Record]] = []
+    for capture in captures:
+        reader = pcapng.Reader()
+        for block in reader.feed(capture):
+            if isinstance(block, pcapng.Record):
+                seen = reader.interfaces[block.index]
+                records.append((described.setdefault(seen, len(described)), block))
+    records.sort(key=lambda each: each[1].time_ns)
+    return b"".join(
+        [
+            pcapng.section("testbed trace"),
+            *(pcapng.interface(each.name, each.link_type) for each in described),
+            *(
+                pcapng.packet(index, each.time_ns, each.data, each.length, each.direction)
+                for index, each in records
+            ),
+        ]
+    )
+
+
+def events(capture: bytes, ports: Iterable[int], ends: Iterable[Endpoint]) -> list[Event]:
+    """Decode a capture whose interfaces have names such as ``default/a/eth0``.
+
+    ``ends`` say on which node a pod is; every other place is a node itself.
+    """
+    nodes = {end.place: end.node for end in ends}
+    found = []
+    for packet in capturefile.read(capture, frozenset(ports)):
+        place, _, interface = packet.interface.rpartition("/")
+        node = nodes.get(place, place)
+        found.append(Event(place, node, interface, packet.direction, packet))
+    return found
+
+
+def flooded(event: Event, facts: Mapping[str, Facts]) -> bool:
+    """Whether a link only brought what is for somebody else's MAC address, and is not passed on.
+
+    A network's bridge sends a frame to everybody until it knows where the receiver is.
+    """
+    wanted = event.packet.destination_mac
+    key = "" if event.place == event.node else event.place
+    links = facts.get(event.node, Facts()).before.get(key, {}).get("links", ())
+    link = next((each for each in links if each["ifname"] == event.interface), None)
+    if link is None or wanted is None or event.direction != IN or int(wanted[:2], 16) & 1:
+        return False
+    tunnel = link.get("linkinfo", {}).get("info_kind") == "vxlan"
+    return not tunnel and "master" not in link and wanted != link.get("address")

@@ -1,0 +1,134 @@
+"""A trace as plain data for ``-o json``: every key is always there, ``null`` where unknown.
+
+Addresses are strings, times are nanoseconds, and a packet holds what it carries as ``inner``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from testbed.packets.packet import Packet
+from testbed.verify.oracle import Encapsulation, Ipip, Vxlan, Wireguard
+from testbed.verify.trace.model import Event, ExpectedHop, Hop, Leg, Trace
+
+__all__ = ["to_json"]
+
+_NAMES = {Vxlan: "vxlan", Ipip: "ipip", Wireguard: "wireguard"}
+_TEXT = ("source", "destination")
+_FIELDS = (
+    "source_mac",
+    "destination_mac",
+    "vlans",
+    "ethertype",
+    "source",
+    "destination",
+    "tos",
+    "identification",
+    "ttl",
+    "dont_fragment",
+    "more_fragments",
+    "fragment_offset",
+    "protocol",
+    "source_port",
+    "destination_port",
+    "icmp_type",
+    "icmp_code",
+    "icmp_identity",
+    "icmp_sequence",
+    "icmp_mtu",
+    "vni",
+    "length",
+)
+
+
+def to_json(trace: Trace) -> dict[str, Any]:
+    """The whole trace."""
+    return {
+        "testbed": trace.testbed,
+        "ok": trace.ok,
+        "answered": trace.answered,
+        "error": trace.error,
+        "source": asdict(trace.source),
+        "target": asdict(trace.target),
+        "probe": asdict(trace.probe),
+        "request": _leg(trace.request),
+        "reply": _leg(trace.reply),
+        "icmp_errors": [_event(event) for event in trace.errors],
+        "strays": [_event(event) for event in trace.strays],
+        "diagnosis": _diagnosis(trace),
+    }
+
+
+def _diagnosis(trace: Trace) -> dict[str, Any] | None:
+    if trace.diagnosis is None:
+        return None
+    value = asdict(trace.diagnosis)
+    return value | {"evidence": list(value["evidence"])}
+
+
+def _leg(leg: Leg) -> dict[str, Any]:
+    return {
+        "complete": leg.complete,
+        "divergence": leg.divergence,
+        "expected": [_expected(hop) for hop in leg.expected],
+        "observed": [_hop(hop) for hop in leg.observed],
+    }
+
+
+def _expected(hop: ExpectedHop) -> dict[str, Any]:
+    return {
+        "place": hop.place,
+        "node": hop.node,
+        "interface": hop.interface,
+        "direction": hop.direction,
+        "what": hop.what,
+        "encapsulation": _encapsulation(hop.encapsulation),
+    }
+
+
+def _encapsulation(how: Encapsulation) -> dict[str, Any] | None:
+    if how is None:
+        return None
+    return {
+        "type": _NAMES[type(how)],
+        "vni": getattr(how, "vni", None),
+        "port": getattr(how, "port", None),
+    }
+
+
+def _hop(hop: Hop) -> dict[str, Any]:
+    return {
+        "number": hop.number,
+        **_event(hop.event),
+        "since_ns": hop.since_ns,
+        "happened": list(hop.happened),
+        "expected": hop.expected,
+        "fragments": hop.fragments,
+    }
+
+
+def _event(event: Event) -> dict[str, Any]:
+    return {
+        "place": event.place,
+        "node": event.node,
+        "interface": event.interface,
+        "direction": event.direction,
+        "time_ns": event.packet.time_ns,
+        "packet": _packet(event.packet),
+    }
+
+
+def _packet(packet: Packet | None) -> dict[str, Any] | None:
+    """Every field but the payload, of which only the length is told."""
+    if packet is None:
+        return None
+    fields: Mapping[str, Any] = packet._asdict()
+    value = {name: fields[name] for name in _FIELDS}
+    value["vlans"] = list(packet.vlans)
+    value["payload_length"] = len(packet.payload)
+    value["tcp"] = packet.tcp._asdict() if packet.tcp else None
+    value["quoted"] = _packet(packet.quoted)
+    value["inner"] = _packet(packet.inner)
+    return value | {name: None if value[name] is None else str(value[name]) for name in _TEXT}

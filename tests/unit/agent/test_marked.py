@@ -1,0 +1,205 @@
+"""Marked packets over loopback, and the words for what goes wrong with them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import pytest
+
+from testbed.agent.marked import Packet, initial_sequence, words
+from testbed.agent.tap import ETHERNET, RAW_IP, Sight
+
+MARKER = "0123456789abcdef"
+
+
+def wanted(protocol: str, port: int = 0, **more: Any) -> dict[str, Any]:
+    """A request for one packet to this machine."""
+    return {
+        "protocol": protocol,
+        "ip": "127.0.0.1",
+        "port": port,
+        "size": 56,
+        "dont_fragment": False,
+        "marker": MARKER,
+        "seconds": 0.2,
+    } | more
+
+
+@contextmanager
+def sent(request: dict[str, Any]) -> Iterator[Packet]:
+    """A packet that was sent, until it is looked at."""
+    with closing(Packet(request)) as packet:
+        packet.send(None)
+        yield packet
+
+
+@pytest.fixture
+def echo() -> Iterator[int]:
+    """A UDP server that answers ``echo WORDS`` with WORDS, as netexec does; its port."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        server.settimeout(5)
+
+        def serve() -> None:
+            data, sender = server.recvfrom(65535)
+            server.sendto(data.removeprefix(b"echo "), sender)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield server.getsockname()[1]
+        thread.join(5)
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="raw sockets are root's")
+
+
+@needs_root
+@pytest.mark.parametrize("size", [0, 4, 56, 3000])
+def test_echo_of_any_size_is_answered(size: int) -> None:
+    """Also where no marker fits: the identity of the echo is a pattern of its own."""
+    with sent(wanted("icmp", size=size)) as packet:
+        assert (packet.answered, packet.error) == (True, "")
+        patterns = packet.patterns()
+        assert (MARKER.encode() in patterns) == (size >= len(MARKER))
+        assert len(patterns[-1]) == 4
+
+
+def test_udp_is_answered(echo: int) -> None:
+    """The patterns hold the marker and both orders of the ports."""
+    with sent(wanted("udp", echo)) as packet:
+        assert packet.answered
+        here = packet.local_port
+        assert packet.patterns() == [
+            MARKER.encode(),
+            struct.pack("!HH", here, echo),
+            struct.pack("!HH", echo, here),
+        ]
+
+
+def test_tcp_is_answered_by_a_connection() -> None:
+    """It is open until the packet is closed, so that its end is not in the trace."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        with sent(wanted("tcp", server.getsockname()[1])) as packet:
+            assert packet.answered
+            peer = server.accept()[0]
+            peer.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                peer.recv(1)
+        peer.setblocking(True)
+        assert peer.recv(1) == b""
+        peer.close()
+
+
+def closed(kind: int) -> int:
+    """A port where nobody listens."""
+    with socket.socket(socket.AF_INET, kind) as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])
+
+
+def test_a_refused_connection_is_an_error() -> None:
+    """At once."""
+    with sent(wanted("tcp", closed(socket.SOCK_STREAM))) as packet:
+        assert (packet.answered, packet.error) == (False, "Connection refused (TCP reset)")
+
+
+def test_an_icmp_error_is_told_with_type_and_code() -> None:
+    """And with who sent it."""
+    with sent(wanted("udp", closed(socket.SOCK_DGRAM))) as packet:
+        assert packet.error == "ICMP 3/3 from 127.0.0.1: port unreachable"
+
+
+def test_silence_ends_in_time() -> None:
+    """A server that says nothing is no error."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        began = time.monotonic()
+        with sent(wanted("udp", server.getsockname()[1])) as packet:
+            assert (packet.answered, packet.error) == (False, "")
+        assert 0.19 < time.monotonic() - began < 2
+
+
+def test_what_the_kernel_refuses_is_an_error_at_once() -> None:
+    """As without a route; here, broadcast without having asked for it."""
+    with sent(wanted("udp", 9, ip="255.255.255.255", seconds=60)) as packet:
+        assert (packet.answered, packet.error) == (False, "Permission denied")
+
+
+def test_a_source_that_is_gone_is_an_error() -> None:
+    """The pod's namespace was there a moment ago."""
+    packet = Packet(wanted("udp", 9))
+    packet.send("/nowhere/netns")
+    assert (packet.answered, packet.error) == (False, "No such file or directory")
+    packet.close()
+
+
+@pytest.mark.parametrize(
+    ("number", "origin", "kind", "code", "info", "said"),
+    [
+        (errno.EMSGSIZE, 1, 0, 0, 1450, "Message too long (path MTU 1450)"),
+        (errno.EMSGSIZE, 1, 0, 0, 0, "Message too long"),
+        (
+            errno.EMSGSIZE,
+            *(2, 3, 4, 1450),
+            "ICMP 3/4 from 10.244.0.1: fragmentation needed, MTU 1450",
+        ),
+        (
+            errno.EHOSTUNREACH,
+            *(2, 3, 13, 0),
+            "ICMP 3/13 from 10.244.0.1: communication administratively prohibited",
+        ),
+        (
+            errno.EHOSTUNREACH,
+            *(2, 11, 0, 0),
+            "ICMP 11/0 from 10.244.0.1: time to live exceeded in transit",
+        ),
+        (errno.EOPNOTSUPP, 2, 12, 1, 0, "ICMP 12/1 from 10.244.0.1: Operation not supported"),
+    ],
+)
+def test_words_for_extended_errors(
+    number: int, origin: int, kind: int, code: int, info: int, said: str
+) -> None:
+    """Type, code, sender and MTU, as the kernel tells them."""
+    error = struct.pack("@IBBBxII", number, origin, kind, code, info, 0)
+    offender = struct.pack("@HH", socket.AF_INET, 0) + socket.inet_aton("10.244.0.1") + bytes(8)
+    assert words(error + offender) == said
+
+
+def segment(port: int, sequence: int, flags: int) -> bytes:
+    """An IPv4 packet with a bare TCP segment."""
+    header = struct.pack("!BBHHHBBH8x", 0x45, 0, 40, 0, 0, 64, 6, 0)
+    return header + struct.pack("!HHIIBBHHH", port, 8080, sequence, 0, 0x50, flags, 0, 0, 0)
+
+
+def test_initial_sequence_is_that_of_the_first_syn() -> None:
+    """Of our own port, on its way out, with or without an Ethernet header; NAT may change it."""
+    syn, syn_ack = 0x02, 0x12
+
+    def frame(data: bytes, *, outgoing: bool = True, link_type: int = RAW_IP) -> Sight:
+        head = bytes(12) + b"\x08\x00" if link_type == ETHERNET else b""
+        return Sight(1, "eth0", link_type, outgoing, len(data), head + data)
+
+    others = [
+        frame(b""),
+        frame(b"\x60" + bytes(60)),
+        frame(segment(40000, 1, syn), outgoing=False),
+        frame(segment(40000, 3, syn_ack)),
+    ]
+    elsewhere = "127.0.0.2", 8080
+    assert initial_sequence(others, 40000, elsewhere) is None
+    masqueraded = frame(segment(40001, 2, syn))
+    assert initial_sequence([*others, masqueraded], 40000, elsewhere) == 2
+    ours = frame(segment(40000, 0xFFFFFFFF, syn), link_type=ETHERNET)
+    assert initial_sequence([*others, masqueraded, ours], 40000, elsewhere) == 0xFFFFFFFF
+    with closing(Packet(wanted("tcp"))) as packet:
+        packet.local_port = 40000
+        assert packet.patterns([ours]) == [b"\xff\xff\xff\xff", bytes(4)]
+        assert packet.patterns(others) == []

@@ -1,0 +1,92 @@
+"""Tracing in a testbed that is there: who is meant, and what is handed on."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network
+from typing import Any, cast
+
+import pytest
+
+from testbed import existing, tracing
+from testbed.errors import UsageError
+from testbed.node import inventory
+from testbed.topology.model import Backend, Cluster, Container, Node, Pod
+from testbed.verify.trace import run
+from tests.unit.verify.trace import traces
+
+CLUSTER = Cluster(
+    name="t",
+    cni="flannel",
+    backend=Backend("vxlan"),
+    cluster_cidr=IPv4Network("10.244.0.0/16"),
+    node_cidr_mask=24,
+    service_cidr=IPv4Network("10.96.0.0/16"),
+    nodes=(
+        Node("node1", 0, (IPv4Network("10.244.0.0/24"),)),
+        Node("node2", 1, (IPv4Network("10.244.1.0/24"),)),
+    ),
+    pods=(Pod("default", "a", "node1", (Container("c", "netexec", ()),), hostname="a"),),
+)
+
+
+def listing(name: str, ip: str) -> dict[str, Any]:
+    """What the engine says of a container."""
+    network = {"NetworkID": "n", "IPAddress": ip}
+    state = "running" if ip else "exited"
+    return {
+        "Names": [f"/t-{name}"],
+        "State": state,
+        "NetworkSettings": {"Networks": {"t": network}},
+    }
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the trace proper was called with, in a testbed whose node2 does not run."""
+    listings = {"node1": listing("node1", "172.18.0.2"), "node2": listing("node2", "")}
+    pod = {"namespace": "default", "name": "a", "ip": "10.244.0.2", "state": "Running"}
+    noted: dict[str, Any] = {}
+
+    def trace(_client: Any, _cluster: Any, *rest: Any, **probe: Any) -> Any:
+        noted.update(probe, rest=rest)
+        return traces.answered(), b""
+
+    monkeypatch.setattr(inventory, "containers", lambda *_: listings)
+    monkeypatch.setattr(existing, "cluster_of", lambda *_: CLUSTER)
+    states = {"node1": {"pods": [pod]}, "node2": {}}
+    monkeypatch.setattr(existing, "states_of", lambda *_: states)
+    monkeypatch.setattr(run, "trace", trace)
+    return noted
+
+
+CLIENT = cast(Any, None)
+
+
+def test_only_what_runs_is_asked(asked: dict[str, Any]) -> None:
+    """A node that does not run has no address, but can be meant."""
+    tracing.trace(CLIENT, "t", "a", "node2", protocol="udp", port=53, size=9, dont_fragment=True)
+    containers, observed, source, target = asked["rest"]
+    assert containers == {"node1": "t-node1"}
+    assert list(observed.node_ips) == ["node1"]
+    assert (source.place, source.node, source.ip, source.pod) == (
+        "default/a",
+        "node1",
+        "10.244.0.2",
+        True,
+    )
+    assert (target.place, target.ip, target.pod) == ("node2", "", False)
+    assert (asked["protocol"], asked["port"], asked["size"]) == ("udp", 53, 9)
+    assert asked["dont_fragment"] is True
+
+
+def test_both_unknown_ends_are_named_at_once(asked: dict[str, Any]) -> None:
+    """With what there is, once."""
+    with pytest.raises(UsageError) as caught:
+        tracing.trace(CLIENT, "t", "x", "y")
+    assert str(caught.value).splitlines() == [
+        "testbed 't' has no node, router or pod 'x'.",
+        "testbed 't' has no node, router or pod 'y'.",
+        "nodes: node1, node2",
+        "pods: a",
+    ]
+    assert not asked
