@@ -9,6 +9,7 @@ from typing import Any
 from testbed.packets.packet import Packet
 from testbed.verify.oracle import Encapsulation, Ipip, Vxlan, Wireguard
 from testbed.verify.trace.case import Case, Finding, Scene
+from testbed.verify.trace.devices import UPLINK
 from testbed.verify.trace.model import Endpoint, ExpectedHop
 from testbed.verify.trace.outcome import error_in_words, first_error
 
@@ -55,7 +56,7 @@ def _missing(case: Case, pod: Endpoint) -> str:
     space = case.space(pod.place)
     if not space.known:
         return f"{pod.node} has no network namespace of it"
-    if space.link("eth0") is None:
+    if space.link(UPLINK) is None:
         return "it has no eth0"
     veth = str(entry.get("host_interface") or "")
     node = case.space(pod.node)
@@ -110,7 +111,7 @@ def unbridged(case: Case, scene: Scene) -> Iterator[Finding]:
         for port, bridge in ((before, now), (now, before)):
             link, above = (one, other) if port is before else (other, one)
             wanted = bridge.interface if _is_bridge(above) else above.get("master")
-            if wanted and link.get("master") != wanted and _is_veth(link):
+            if wanted and link.get("master") != wanted and _is_a_pods(link):
                 yield _not_a_port(port, str(wanted))
 
 
@@ -118,8 +119,10 @@ def _is_bridge(link: Mapping[str, Any]) -> bool:
     return bool(link.get("linkinfo", {}).get("info_kind") == "bridge")
 
 
-def _is_veth(link: Mapping[str, Any]) -> bool:
-    return bool(link.get("linkinfo", {}).get("info_kind") == "veth")
+def _is_a_pods(link: Mapping[str, Any]) -> bool:
+    """A veth; a node's own uplink is one, too, since the node is a container."""
+    kind = link.get("linkinfo", {}).get("info_kind")
+    return bool(kind == "veth" and link.get("ifname") != UPLINK)
 
 
 def _not_a_port(hop: ExpectedHop, bridge: str) -> Finding:

@@ -61,7 +61,11 @@ def test_what_people_look_for(name: str, words: str) -> None:
 )
 def test_what_is_not_decoded_has_its_number(fields: dict[str, Any], words: str) -> None:
     """Other protocols are named as far as they are known."""
-    ends = {"source": IPv4Address("10.0.0.1"), "destination": IPv4Address("10.0.0.2"), "ttl": 1}
+    ends: dict[str, Any] = {
+        "source": IPv4Address("10.0.0.1"),
+        "destination": IPv4Address("10.0.0.2"),
+        "ttl": 1,
+    }
     packet = Packet(**fields) if "source_mac" in fields else Packet(**ends, **fields)
     assert words in line(packet)
 
