@@ -18,6 +18,9 @@ usage: testbed-agent init                 run as PID 1 of a node
        testbed-agent exec [--tty] [NAMESPACE/]POD[:CONTAINER] -- COMMAND [ARG]...
        testbed-agent logs [NAMESPACE/]POD[:CONTAINER] [--follow] [--tail N]
        testbed-agent probe REQUEST        probe the network (a path, or inline)
+       testbed-agent capture REQUEST      packets of several interfaces, as one pcapng
+       testbed-agent trace REQUEST        a probe and every sight of it, as JSON lines
+       testbed-agent record REQUEST       keep the last packets, give them out when asked
        testbed-agent process [list | start NAME | stop NAME | restart NAME]
        testbed-agent ipip [-o json]       the IP-in-IP driver and its counters
 """
@@ -82,6 +85,24 @@ def _probe(arguments: list[str]) -> int:
     return mesh.main(arguments)
 
 
+def _capture(arguments: list[str]) -> int:
+    from . import captures
+
+    return captures.main(arguments)
+
+
+def _trace(arguments: list[str]) -> int:
+    from . import trace
+
+    return trace.main(arguments)
+
+
+def _record(arguments: list[str]) -> int:
+    from . import recorder
+
+    return recorder.main(arguments)
+
+
 def _process(arguments: list[str]) -> int:
     from . import client
 
@@ -109,6 +130,9 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "exec": _exec,
     "logs": _logs,
     "probe": _probe,
+    "capture": _capture,
+    "trace": _trace,
+    "record": _record,
     "process": _process,
     "ipip": _ipip,
 }

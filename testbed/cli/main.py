@@ -28,6 +28,8 @@ VERBS = (
     "ls",
     "status",
     "check",
+    "capture",
+    "trace",
     "exec",
     "shell",
     "logs",

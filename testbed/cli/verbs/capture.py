@@ -1,0 +1,226 @@
+"""``testbed capture``: packets of any interfaces of nodes and pods, as one sequence."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import IO, TYPE_CHECKING
+
+from testbed.cli import options
+from testbed.errors import MissingCapabilityError, TestbedError, UsageError
+
+if TYPE_CHECKING:
+    from testbed.cli.console import Console
+    from testbed.topology.model import Cluster
+    from testbed.verify.recording import Recording
+
+HELP = "capture on interfaces of nodes and pods, in one file or as text"
+EXAMPLE = """\
+testbed capture
+testbed capture node1:flannel.1 netexec-node1-1 --filter icmp
+testbed capture node1:all node2:all -w all.pcapng --duration 10
+testbed capture --wireshark
+testbed capture node2 --filter icmp --count 10"""
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Where, what, and where to."""
+    parser.add_argument(
+        "targets",
+        metavar="TARGET[:IFACE]",
+        nargs="*",
+        help="a node, a router or [NAMESPACE/]POD, and its interface (default: eth0) or `all` "
+        "(default: the uplinks of all nodes)",
+    )
+    parser.add_argument("--filter", metavar="BPF", default="", help="tcpdump's filter expression")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("-w", "--write", metavar="FILE", help="write pcapng to a file; `-`: stdout")
+    where.add_argument("--wireshark", action="store_true", help="show packets live in Wireshark")
+    # Values are read by _problems, which names all wrong ones at once.
+    parser.add_argument("--count", metavar="N", help="end after so many packets")
+    parser.add_argument("--duration", metavar="SECONDS", help="end after so many seconds")
+    parser.add_argument(
+        "--snaplen",
+        metavar="BYTES",
+        help="keep so much of longer frames; 0: all (default: 1960, which is more than a wire "
+        "carries, but less than segmentation offload passes on inside a node)",
+    )
+    options.name(parser)
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    """Capture until interrupted, or until there is enough; exit code 1 if packets are missing."""
+    problems = list(_problems(args))
+    if problems:
+        raise UsageError("\n".join(problems))
+    if args.wireshark:
+        _wireshark()
+    from testbed import existing
+    from testbed.node import engine, inventory
+    from testbed.verify.capture import capturing, sources
+    from testbed.verify.observed import Observed
+
+    client = engine.connect()
+    name = existing.choose(client, options.wanted_name(args))
+    listings = inventory.containers(client, name)
+    cluster = existing.cluster_of(client, name, listings)
+    addresses = {node: inventory.address(listing) for node, listing in listings.items()}
+    chosen = sources(cluster, Observed.of(addresses, {}), args.targets)
+    snaplen = None if args.snaplen is None else int(args.snaplen)
+    with capturing(client, cluster, chosen, args.filter, snaplen=snaplen, live=True) as recording:
+        nodes = len({source.node for source in chosen})
+        console.note(
+            f"capturing on {_several(len(recording.interfaces), 'interface')} "
+            f"of {_several(nodes, 'node')}"
+        )
+        with _ending(recording, args.duration):
+            _deliver(recording, args, console, cluster)
+        console.note(
+            f"{_several(recording.captured, 'packet')} captured, "
+            f"{recording.dropped} dropped by the kernel"
+        )
+        for problem in recording.problems:
+            console.error(problem)
+        return 1 if recording.problems else 0
+
+
+def _problems(args: argparse.Namespace) -> Iterator[str]:
+    if args.count is not None and not (args.count.isdecimal() and int(args.count) > 0):
+        yield f"--count {args.count}: it is a number from 1"
+    if args.snaplen is not None and not (args.snaplen.isdecimal() and int(args.snaplen) < 1 << 18):
+        yield f"--snaplen {args.snaplen}: it is a number from 0 to 262143"
+    if args.duration is not None and not _seconds(args.duration):
+        yield f"--duration {args.duration}: it is a number of seconds, more than 0"
+    if args.write == "-" and sys.stdout.isatty():
+        yield "-w -: a terminal cannot show pcapng; pipe it to a command, or leave -w out"
+    elif args.write is not None and args.write != "-":
+        path = Path(args.write)
+        if not args.write or path.is_dir():
+            yield f"-w {args.write or 'is empty'}: it is a file to write"
+        elif not path.parent.is_dir():
+            yield f"-w {args.write}: there is no directory {path.parent}"
+
+
+def _seconds(text: str) -> float:
+    """A number of seconds that a timer takes; else 0."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        return 0.0
+    return seconds if 0 < seconds < threading.TIMEOUT_MAX else 0.0
+
+
+@contextmanager
+def _ending(recording: Recording, duration: str | None) -> Iterator[None]:
+    """Ctrl-C, a signal or the time ends the capture well; Ctrl-C once more interrupts it."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        del frame
+        signal.signal(number, before[signal.Signals(number)])
+        recording.ask_to_stop()
+
+    timer = threading.Timer(_seconds(duration) if duration else 0.0, recording.ask_to_stop)
+    timer.daemon = True
+    before = {number: signal.signal(number, stop) for number in _SIGNALS}
+    try:
+        if duration:
+            timer.start()
+        yield
+    finally:
+        timer.cancel()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _deliver(
+    recording: Recording, args: argparse.Namespace, console: Console, cluster: Cluster
+) -> None:
+    """Hand on packets as they come, to wherever they are wanted."""
+    count = int(args.count) if args.count else None
+    if args.wireshark:
+        _show(recording, count)
+    elif args.write == "-":
+        _write(recording, sys.stdout.buffer, count)
+    elif args.write:
+        try:
+            with Path(args.write).open("wb") as file:
+                _write(recording, file, count)
+        except OSError as error:
+            raise TestbedError(f"-w {args.write}: {error.strerror}") from error
+    else:
+        _print(recording, count, console, cluster)
+
+
+def _write(recording: Recording, file: IO[bytes], count: int | None) -> None:
+    for blocks in recording.stream(count):
+        file.write(blocks)
+        file.flush()
+
+
+def _print(recording: Recording, count: int | None, console: Console, cluster: Cluster) -> None:
+    """One line per packet: when, where, and what."""
+    import time
+
+    from testbed.packets import text
+    from testbed.packets.decoder import VXLAN_PORTS, decode
+    from testbed.verify import oracle
+
+    ways = oracle.encapsulations(cluster)
+    ports = VXLAN_PORTS | {way.port for way in ways if isinstance(way, oracle.Vxlan)}
+    width = max(len(each.name) for each in recording.interfaces)
+    for batch in recording.batches(count):
+        lines = []
+        for record in batch:
+            seen = recording.interfaces[record.index]
+            packet = decode(record.data, seen.link_type, ports=ports, length=record.length)
+            seconds, fraction = divmod(record.time_ns, 10**9)
+            clock = time.strftime("%H:%M:%S", time.localtime(seconds))
+            line = text.line(packet)
+            lines.append(f"{clock}.{fraction // 1000:06}  {seen.name:{width}}  {line}\n")
+        console.raw("".join(lines))
+
+
+def _wireshark() -> str:
+    """Wireshark's command.
+
+    Raises:
+        MissingCapabilityError: it is not installed.
+    """
+    import shutil
+
+    command = shutil.which("wireshark")
+    if command is None:
+        raise MissingCapabilityError(
+            "--wireshark needs Wireshark on this machine. Install Debian's wireshark, or write a "
+            "file with -w and open it elsewhere."
+        )
+    return command
+
+
+def _show(recording: Recording, count: int | None) -> None:
+    """Wireshark stays open when the capture has ended; when it is closed, the capture ends."""
+    import subprocess
+
+    process = subprocess.Popen(
+        [_wireshark(), "-k", "-i", "-", "-d", "udp.port==8472,vxlan"],
+        stdin=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is for us
+    )
+    assert process.stdin is not None
+    try:
+        with process.stdin:
+            _write(recording, process.stdin, count)
+    except BrokenPipeError:
+        recording.stop()
+
+
+def _several(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
