@@ -111,6 +111,7 @@ class Packets(Sequence[Packet]):
         Raises:
             NoControlError: there are none, and nothing shows that they would have been captured.
         """
+        __tracebackhide__ = True  # pytest shows the line of the test
         explanations.note(self.table)
         if not self._packets:
             self._demand_control()
@@ -259,6 +260,7 @@ class Packets(Sequence[Packet]):
 
     def _demand_control(self) -> None:
         """That nothing was seen is proof where something else was, under otherwise equal terms."""
+        __tracebackhide__ = True
         whole = self._capture
         if whole.dropped:
             raise NoControlError(

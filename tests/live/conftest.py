@@ -5,51 +5,39 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-import testinfra
 from testinfra.host import Host
 
-from testbed import existing, lifecycle
+from testbed import existing
+from testbed.api.handles import Place
+from testbed.api.testbed import Testbed
+from testbed.api.testbed import quiet as quiet  # for the tests
 from testbed.dataplane.features import Features
 from testbed.node import engine, features, image, labels
 from testbed.node.progress import silent
-from testbed.plan import cnis
-from testbed.topology.load import Overrides, find, load
-from testbed.topology.model import Cluster
+from testbed.pytest_recorder import Recorder
 
 SLOWNESS = float(os.environ.get("TESTBED_TEST_SLOWNESS", "1"))
 """What deadlines are multiplied by: an emulated machine is about ten times as slow."""
 TOPOLOGIES = Path(__file__).parent / "topologies"
 
 
-def quiet(node: str, step: str, message: str) -> None:
-    """A narrator that says nothing."""
-
-
-@dataclass
-class Running:
-    """A testbed that is up, as tests use it."""
-
-    cluster: Cluster
-    client: Any
-    outcome: lifecycle.Outcome
-    _hosts: dict[str, Host] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        """The testbed's name."""
-        return self.cluster.name
+class Running(Testbed):
+    """A testbed that is up; what tests ask of it by name besides its nodes and pods."""
 
     def host(self, target: str) -> Host:
         """testinfra inside a node or a pod: ``node1``, ``web``, ``web?container=nginx``."""
-        if target not in self._hosts:
-            self._hosts[target] = testinfra.get_host(f"testbed://{self.name}:{target}")
-        return self._hosts[target]
+        place, _, container = target.partition("?container=")
+        if container:
+            return self.pods[place].container(container).host
+        known: Mapping[str, Place] = {**self.routers, **self.nodes}
+        return known[place].host if place in known else self.pods[place].host
 
     def container(self, node: str) -> str:
         """The Docker container of a node."""
@@ -61,16 +49,17 @@ class Running:
         return next(p for p in pods if (p["namespace"], p["name"]) == (namespace, name))
 
     def ip(self, name: str) -> str:
-        """A pod's address."""
+        """A pod's address, as it is now."""
         return str(self.pod(name)["ip"])
+
+
+Lasting = Callable[..., AbstractContextManager[Running]]
 
 
 def bring_up(client: Any, topology: str, **overrides: Any) -> Running:
     """``testbed up`` of a file below tests/live/topologies, or of a shipped topology."""
     own = TOPOLOGIES / f"{topology}.yaml"
-    path = own if own.exists() else find(topology)
-    cluster = load(path, Overrides(**overrides), cnis=cnis())
-    return Running(cluster, client, lifecycle.up(cluster, client, quiet))
+    return Running.up(own if own.exists() else topology, client=client, **overrides)
 
 
 @pytest.fixture(scope="session")
@@ -109,29 +98,47 @@ def owned(client: Any) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="session")
-def live(client: Any) -> Iterator[Running]:
+def lasting(client: Any, flight_recorder: Recorder) -> Lasting:
+    """What brings up a testbed for a block: a topology, a name, and what to override."""
+
+    @contextmanager
+    def up(topology: str, name: str, **overrides: Any) -> Iterator[Running]:
+        own = f"{name}-{os.getpid()}"
+        try:
+            found = bring_up(client, topology, name=own, **overrides)
+            flight_recorder.watch(found)
+            yield found
+        finally:
+            flight_recorder.unwatch(own)
+            existing.down(client, own, quiet)
+
+    return up
+
+
+@pytest.fixture(scope="session")
+def live(lasting: Lasting) -> Iterator[Running]:
     """Three nodes with VXLAN and every kind of pod; tests that break it make their own."""
-    name = f"live-{os.getpid()}"
-    try:
-        yield bring_up(client, "pods", name=name)
-    finally:
-        existing.down(client, name, quiet)
+    with lasting("pods", name="live") as found:
+        yield found
 
 
 @pytest.fixture
-def make(client: Any) -> Iterator[Callable[..., Running]]:
+def make(client: Any, flight_recorder: Recorder) -> Iterator[Callable[..., Running]]:
     """Bring up testbeds that end with the test: ``make("flannel", nodes=2)``."""
     made: list[str] = []
 
     def up(topology: str, **overrides: Any) -> Running:
         name = overrides.pop("name", f"made-{os.getpid()}-{len(made)}")
         made.append(name)
-        return bring_up(client, topology, name=name, **overrides)
+        found = bring_up(client, topology, name=name, **overrides)
+        flight_recorder.watch(found)
+        return found
 
     try:
         yield up
     finally:
         for name in made:
+            flight_recorder.unwatch(name)
             existing.down(client, name, quiet)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from testbed import existing
 from tests.live.calico import eventually, lines, sessions, uplink
-from tests.live.conftest import SLOWNESS, Running, bring_up, quiet
+from tests.live.conftest import SLOWNESS, Lasting, Running
 from tests.live.wire import ping
 
 RESTART_TIME = 5
@@ -22,13 +20,10 @@ TOPOLOGY = Path(__file__).parent / "topologies" / "calico-restart.yaml"
 
 
 @pytest.fixture(scope="module")
-def calico(client: Any) -> Iterator[Running]:
+def calico(lasting: Lasting) -> Iterator[Running]:
     """Two nodes whose graceful restart is over after 5 s."""
-    name = f"bgp-{os.getpid()}"
-    try:
-        yield bring_up(client, "calico-restart", name=name)
-    finally:
-        existing.down(client, name, quiet)
+    with lasting("calico-restart", name="bgp") as found:
+        yield found
 
 
 def bird_pid(live: Running, node: str) -> str:

@@ -13,7 +13,7 @@ import pytest
 from testbed.topology.model import Node
 from tests.live.calico import lines, routes, sessions, tunnel_address, uplink
 from tests.live.conftest import Running
-from tests.live.wire import captured, ping, same_as_tshark
+from tests.live.wire import ping, requests, same_as_tshark
 
 Make = Callable[..., Running]
 
@@ -89,17 +89,17 @@ def test_mode(make: Make, mode: Mode, tmp_path: Path) -> None:
 def frames_between(live: Running, mode: Mode, source: Node, target: Node, tmp_path: Path) -> None:
     """The largest packet with DF passes and looks as it must; one byte more is refused."""
     pod, ip = f"netexec-{source.name}-1", live.ip(f"netexec-{target.name}-1")
-    with captured(live, source.name, "eth0") as wire:
+    with live.capture(source.name) as wire:
         said = ping(live, pod, ip, "-M do", f"-s {mode.mtu - 28}")
     assert " 0% packet loss" in said
     refused = live.host(pod).run(f"ping -n -c 1 -W 1 -M do -s {mode.mtu - 27} {ip}")
     assert refused.rc != 0
     assert f"mtu={mode.mtu}" in refused.stdout + refused.stderr
-    requests = [frame for frame in wire.marked() if frame.innermost.icmp_type == 8]
-    assert len(requests) == 3
+    echoes = requests(wire)
+    assert len(echoes) == 3
     encapsulated = mode.tunnel and not (mode.cross_subnet and source.network == target.network)
     ends = [str(uplink(live, node.name).ip) for node in (source, target)]
-    for frame in requests:
+    for frame in echoes:
         assert str(frame.innermost.source) == live.ip(pod)
         assert str(frame.innermost.destination) == ip
         assert bool(frame.inner) == bool(encapsulated)

@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from testbed import existing, lifecycle
+from testbed import IPIP, existing, lifecycle
 from tests.live.calico import cali, eventually, lines, routes, tunnel_address, uplink
-from tests.live.conftest import Running, bring_up, quiet
-from tests.live.wire import MARK, captured, ping, same_as_tshark
+from tests.live.conftest import Lasting, Running
+from tests.live.wire import MARK, marked, ping, replies, requests, same_as_tshark
 
 NODES = ("node1", "node2", "node3")
 POD, NEIGHBOUR, REMOTE = "netexec-node1-1", "netexec-node1-2", "netexec-node2-1"
 
 
 @pytest.fixture(scope="module")
-def calico(client: Any) -> Iterator[Running]:
+def calico(lasting: Lasting) -> Iterator[Running]:
     """Three nodes with IP-in-IP, as ``testbed up calico`` makes them."""
-    name = f"calico-{os.getpid()}"
-    try:
-        yield bring_up(client, "calico", name=name)
-    finally:
-        existing.down(client, name, quiet)
+    with lasting("calico", name="calico") as found:
+        yield found
 
 
 def test_the_check_passes(calico: Running) -> None:
@@ -134,23 +130,24 @@ def test_iptables_save_reads_like_felix_s(calico: Running) -> None:
 def test_frames_are_ip_in_ip(calico: Running, tmp_path: Any) -> None:
     """Section 5: protocol 4, outer nodes, TTL and DF the inner packet's; tshark agrees."""
     target = calico.ip(REMOTE)
-    with captured(calico, "node1", "eth0") as wire, captured(calico, "node1", "tunl0") as tunnel:
+    with calico.capture("node1", "node1:tunl0") as packets:
         ping(calico, POD, target)
+    wire, tunnel = (packets.on(f"node1/{device}") for device in ("eth0", "tunl0"))
     ends = [str(uplink(calico, node).ip) for node in ("node1", "node2")]
-    requests = [frame for frame in wire.marked() if frame.innermost.icmp_type == 8]
-    replies = [frame for frame in wire.marked() if frame.innermost.icmp_type == 0]
-    assert (len(requests), len(replies)) == (3, 3)
-    for frame in requests:
+    echoes = requests(wire)
+    answers = replies(wire)
+    assert (len(echoes), len(answers)) == (3, 3)
+    for frame in echoes:
         assert [str(frame.source), str(frame.destination)] == ends
         assert (frame.protocol, frame.ttl, frame.dont_fragment, frame.tos) == (4, 63, True, 0)
         assert frame.inner is not None
         assert (frame.inner.ttl, frame.inner.dont_fragment) == (63, True)
         assert (str(frame.inner.source), str(frame.inner.destination)) == (calico.ip(POD), target)
-    assert all([str(each.destination), str(each.source)] == ends for each in replies)
-    inside = [(str(frame.source), frame.icmp_type) for frame in tunnel.marked()]
+    assert all([str(each.destination), str(each.source)] == ends for each in answers)
+    inside = [(str(frame.source), frame.icmp_type) for frame in marked(tunnel)]
     assert inside.count((calico.ip(POD), 8)) == 3
     assert inside.count((target, 0)) == 3
-    same_as_tshark(wire, tmp_path)
+    same_as_tshark(packets, tmp_path)
 
 
 def test_the_largest_packet_passes_and_one_byte_more_does_not(calico: Running) -> None:
@@ -165,11 +162,11 @@ def test_the_largest_packet_passes_and_one_byte_more_does_not(calico: Running) -
 def test_a_node_reaches_remote_pods_from_its_tunnel_address(calico: Running) -> None:
     """So that the answer finds the way back through the tunnel."""
     target = calico.ip(REMOTE)
-    with captured(calico, "node2", cali(REMOTE)) as wire:
+    with calico.capture(calico.pods[REMOTE].veth) as wire:
         ping(calico, "node1", target)
-    requests = [frame for frame in wire.marked() if frame.icmp_type == 8]
-    assert {str(frame.source) for frame in requests} == {str(tunnel_address(calico, "node1"))}
-    assert {frame.ttl for frame in requests} == {63}
+    echoes = requests(wire)
+    assert {str(frame.source) for frame in echoes} == {str(tunnel_address(calico, "node1"))}
+    assert {frame.ttl for frame in echoes} == {63}
 
 
 def test_a_node_reaches_its_own_pods_from_its_own_address(calico: Running) -> None:
@@ -177,40 +174,37 @@ def test_a_node_reaches_its_own_pods_from_its_own_address(calico: Running) -> No
 
     A container that is made when the ipip module is there gets tunl0 before eth0.
     """
-    with captured(calico, "node1", cali(POD)) as wire:
+    with calico.capture(calico.pods[POD].veth) as wire:
         ping(calico, "node1", calico.ip(POD))
-    requests = [frame for frame in wire.marked() if frame.icmp_type == 8]
+    echoes = requests(wire)
     kernel = calico.outcome.status["ipip"] == "kernel"
     first = tunnel_address(calico, "node1") if kernel else uplink(calico, "node1").ip
-    assert {str(frame.source) for frame in requests} == {str(first)}
-    assert {frame.ttl for frame in requests} == {64}
+    assert {str(frame.source) for frame in echoes} == {str(first)}
+    assert {frame.ttl for frame in echoes} == {64}
 
 
 def test_pods_of_one_node_are_routed_and_stay_on_it(calico: Running) -> None:
     """TTL 63 at the receiver, nothing on the uplink; a ping to another node is the control."""
-    with (
-        captured(calico, "node1", "eth0") as wire,
-        captured(calico, "node1", cali(NEIGHBOUR)) as inside,
-    ):
-        ping(calico, POD, calico.ip(NEIGHBOUR))
-        ping(calico, POD, calico.ip(REMOTE))
-    requests = [frame for frame in inside.marked() if frame.icmp_type == 8]
-    assert {frame.ttl for frame in requests} == {63}
-    assert {frame.source_mac for frame in requests} == {"ee:ee:ee:ee:ee:ee"}
-    seen = {str(frame.innermost.destination) for frame in wire.marked()}
-    assert calico.ip(REMOTE) in seen
-    assert calico.ip(NEIGHBOUR) not in seen
+    here, near, far = (calico.pods[name] for name in (POD, NEIGHBOUR, REMOTE))
+    with calico.capture("node1", near.veth) as packets:
+        here.ping(near)
+        here.ping(far)
+    arrived = packets.on(near.veth).sent(here, near)
+    assert {frame.ttl for frame in arrived} == {63}
+    assert {frame.source_mac for frame in arrived} == {"ee:ee:ee:ee:ee:ee"}
+    assert packets.between(here, far).encapsulated_in(IPIP(), outer=(here.node, far.node))
+    assert not packets.between(here, near).on(here.node.uplink)
 
 
 def test_pods_are_masqueraded_to_nodes_but_not_to_pods(calico: Running) -> None:
     """Section 8: natOutgoing applies when the destination is in no pool."""
     other = uplink(calico, "node2").ip
-    with captured(calico, "node2", "eth0", replies=6) as wire:
+    with calico.capture("node2") as wire:
         ping(calico, POD, str(other))
         ping(calico, POD, calico.ip(REMOTE))
-    requests = [frame for frame in wire.marked() if frame.innermost.icmp_type == 8]
-    plain = {str(frame.source) for frame in requests if frame.inner is None}
-    inner = {str(frame.inner.source) for frame in requests if frame.inner}
+    echoes = requests(wire)
+    plain = {str(frame.source) for frame in echoes if frame.inner is None}
+    inner = {str(frame.inner.source) for frame in echoes if frame.inner}
     assert plain == {str(uplink(calico, "node1").ip)}
     assert inner == {calico.ip(POD)}
 
@@ -248,11 +242,11 @@ def test_a_pod_cannot_send_from_another_address(calico: Running) -> None:
     state = json.loads(calico.host("node1").check_output("testbed-agent status"))
     netns = next(pod["netns"] for pod in state["pods"] if pod["name"] == POD)
     node = calico.host("node1")
-    with captured(calico, "node1", "eth0", replies=1) as wire:
+    with calico.capture("node1") as wire:
         for source in ("10.65.99.99", calico.ip(POD)):
             enter = f"nsenter --net={netns} python3 -c"
             node.check_output(f"{enter} %s {source} {target} {MARK}", _SPOOF)
-    sources = {str(f.innermost.source) for f in wire.marked() if f.innermost.icmp_type == 8}
+    sources = {str(f.innermost.source) for f in requests(wire)}
     assert sources == {calico.ip(POD)}
 
 

@@ -10,7 +10,7 @@ import pytest
 from testbed.dataplane.features import Features
 from tests.live.calico import lines, uplink
 from tests.live.conftest import Running
-from tests.live.wire import captured, ping, same_as_tshark
+from tests.live.wire import ping, requests, same_as_tshark
 
 ENDS = {
     "vxlan": ("via {peer} dev eth0", "via {vtep} dev flannel.1 onlink"),
@@ -32,11 +32,11 @@ def test_within_a_rack_packets_are_plain(
         shown = lines(live.host(node.name).check_output("ip route"))
         assert sorted(shown) == expected(live, node.name, *ENDS[backend])
     for target, plain in (("node2", True), ("node3", False)):
-        with captured(live, "node1", "eth0") as wire:
+        with live.capture("node1") as wire:
             ping(live, "netexec-node1-1", live.ip(f"netexec-{target}-1"))
-        requests = [frame for frame in wire.marked() if frame.innermost.icmp_type == 8]
-        assert len(requests) == 3
-        for frame in requests:
+        echoes = requests(wire)
+        assert len(echoes) == 3
+        for frame in echoes:
             assert (frame.inner is None) == plain
             assert str(frame.innermost.destination) == live.ip(f"netexec-{target}-1")
             if not plain:

@@ -15,7 +15,7 @@ from testbed.dataplane.features import Features
 from testbed.packets.packet import Packet
 from tests.live.calico import lines
 from tests.live.conftest import Running, quiet
-from tests.live.wire import captured, ping
+from tests.live.wire import ping
 
 PROBES = {
     "as ping sends them": "",
@@ -46,9 +46,9 @@ def seen_with(make: Callable[..., Running], driver: str) -> dict[str, list[Any]]
     found: dict[str, list[Any]] = {}
     target = live.ip("netexec-node2-1")
     for name, options in PROBES.items():
-        with captured(live, "node1", "eth0", "ip proto 4") as wire:
+        with live.capture("node1", filter="ip proto 4") as wire:
             ping(live, "netexec-node1-1", target, options)
-        found[name] = sorted((described(frame) for frame in wire.frames), key=str)
+        found[name] = sorted((described(frame) for frame in wire), key=str)
         assert found[name], name
     found["ip route"] = lines(live.host("node1").check_output("ip route"))
     existing.down(live.client, live.name, quiet)

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from testbed import existing, lifecycle
+from testbed import lifecycle
 from testbed.dataplane.features import Features
 from tests.live.calico import lines, uplink
-from tests.live.conftest import Running, bring_up, quiet
-from tests.live.wire import captured, ping, same_as_tshark
+from tests.live.conftest import Lasting, Running
+from tests.live.wire import ping, replies, requests, same_as_tshark
 
 NODES = ("node1", "node2", "node3")
 LOCAL, REMOTE = "netexec-node1-1", "netexec-node2-1"
 
 
 @pytest.fixture(scope="module")
-def tunnels(client: Any, able: Features) -> Iterator[Running]:
+def tunnels(lasting: Lasting, able: Features) -> Iterator[Running]:
     """Three nodes, one pod each."""
     if not (able.ipip or able.ipip_ebpf):
         pytest.skip("this kernel has neither ipip nor ipip_ebpf")
-    name = f"ipip-{os.getpid()}"
-    try:
-        yield bring_up(client, "flannel-ipip", name=name, pods_per_node=1)
-    finally:
-        existing.down(client, name, quiet)
+    with lasting("flannel-ipip", name="ipip", pods_per_node=1) as found:
+        yield found
 
 
 def test_every_pair_reaches_each_other_without_nat(tunnels: Running, able: Features) -> None:
@@ -82,12 +77,12 @@ def test_pods_of_two_nodes_speak_protocol_4(
     """flannel.md section 4: outer nodes, inner pods; TTL and DF are the inner packet's."""
     nodes = tuple(str(uplink(tunnels, node).ip) for node in ("node1", "node2"))
     pods = (tunnels.ip(LOCAL), tunnels.ip(REMOTE))
-    with captured(tunnels, "node1", "eth0") as wire:
+    with tunnels.capture("node1") as wire:
         ping(tunnels, LOCAL, pods[1], option)
-    requests = [frame for frame in wire.marked() if frame.innermost.icmp_type == 8]
-    replies = [frame for frame in wire.marked() if frame.innermost.icmp_type == 0]
-    assert (len(requests), len(replies)) == (3, 3)
-    for frame in requests:
+    echoes = requests(wire)
+    answers = replies(wire)
+    assert (len(echoes), len(answers)) == (3, 3)
+    for frame in echoes:
         inner = frame.inner
         assert inner is not None
         assert (str(frame.source), str(frame.destination)) == nodes

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from testbed import existing
 from testbed.dataplane.features import Features
-from testbed.packets.packet import Packet
-from tests.live.calico import cali, eventually, uplink
-from tests.live.conftest import Running, bring_up, quiet
-from tests.live.wire import MARK, Capture, captured, ping, same_as_tshark
+from tests.live.calico import eventually, uplink
+from tests.live.conftest import Lasting, Running
+from tests.live.wire import MARK, marked, ping, requests, same_as_tshark
 
 LOCAL, OTHER, REMOTE = "netexec-node1-1", "netexec-node1-2", "netexec-node2-1"
 NEAR, FAR = "node1", "node2"
@@ -33,16 +29,13 @@ SEND = (
 
 
 @pytest.fixture(scope="module")
-def tunnels(client: Any, able: Features) -> Iterator[Running]:
+def tunnels(lasting: Lasting, able: Features) -> Iterator[Running]:
     """Two Calico nodes with two pods each; by eBPF, where that works."""
     if not (able.ipip or able.ipip_ebpf):
         pytest.skip("this kernel has neither ipip nor ipip_ebpf")
-    name = f"driver-{os.getpid()}"
     driver = "ebpf" if able.ipip_ebpf else "kernel"
-    try:
-        yield bring_up(client, "calico", name=name, nodes=2, pods_per_node=2, ipip=driver)
-    finally:
-        existing.down(client, name, quiet)
+    with lasting("calico", name="driver", nodes=2, pods_per_node=2, ipip=driver) as found:
+        yield found
 
 
 @pytest.fixture
@@ -116,11 +109,6 @@ def ends(live: Running) -> tuple[IPv4Address, IPv4Address]:
     return uplink(live, NEAR).ip, uplink(live, FAR).ip
 
 
-def requests(wire: Capture) -> list[Packet]:
-    """The marked echo requests, outer frames."""
-    return [frame for frame in wire.marked() if frame.innermost.icmp_type == 8]
-
-
 @pytest.mark.parametrize("source", [LOCAL, NEAR])
 def test_the_largest_packet_passes_and_one_byte_more_does_not(
     tunnels: Running, source: str
@@ -173,7 +161,7 @@ def test_ttl_and_df_are_the_inner_packet_s(
     tunnels: Running, tmp_path: Path, option: str, dont_fragment: bool
 ) -> None:
     """``ttl inherit``, and DF outside only if it is inside."""
-    with captured(tunnels, NEAR, "eth0") as wire:
+    with tunnels.capture(NEAR) as wire:
         ping(tunnels, LOCAL, tunnels.ip(REMOTE), option, "-t 9")
     sent = requests(wire)
     assert len(sent) == 3
@@ -188,7 +176,7 @@ def test_ttl_and_df_are_the_inner_packet_s(
 @pytest.mark.parametrize(("tos", "outer"), [(0xB8, 0), (0xB9, 1), (0xBA, 2), (0xBB, 2)])
 def test_ecn_goes_outside_and_dscp_does_not(tunnels: Running, tos: int, outer: int) -> None:
     """CE becomes ECT(0): the inner mark is not a congestion of this path."""
-    with captured(tunnels, NEAR, "eth0") as wire:
+    with tunnels.capture(NEAR) as wire:
         ping(tunnels, LOCAL, tunnels.ip(REMOTE), f"-Q {tos}")
     seen = {(frame.tos, frame.innermost.tos) for frame in requests(wire)}
     assert seen == {(outer, tos)}
@@ -209,8 +197,7 @@ def test_an_outer_congestion_mark_moves_inside(
         ]
     else:
         outer = [packet(near, far, IPIP, marked, tos=3)]
-    replies = 1 if arrives is None else 2
-    with captured(tunnels, FAR, cali(REMOTE), replies=replies) as arrived:
+    with tunnels.capture(tunnels.pods[REMOTE].veth) as arrived:
         send(tunnels, NEAR, FAR, *outer, control)
     seen = {frame.identification: frame.tos for frame in requests(arrived)}
     assert seen == {8: 0} | ({} if arrives is None else {7: arrives})
@@ -218,10 +205,10 @@ def test_an_outer_congestion_mark_moves_inside(
 
 def test_inner_fragments(tunnels: Running) -> None:
     """A long packet without DF is fragmented before the tunnel, whole outer packets carry it."""
-    with captured(tunnels, NEAR, "eth0", "ip proto 4") as wire:
+    with tunnels.capture(NEAR, filter="ip proto 4") as wire:
         assert " 0% packet loss" in ping(tunnels, LOCAL, tunnels.ip(REMOTE), "-M dont", "-s 4000")
     here = uplink(tunnels, NEAR).ip
-    sent = [frame for frame in wire.frames if frame.source == here and frame.inner]
+    sent = [frame for frame in wire if frame.source == here and frame.inner]
     assert {frame.innermost.fragment_offset for frame in sent} == {0, 1456, 2912}
     assert {(frame.more_fragments, frame.fragment_offset) for frame in sent} == {(False, 0)}
 
@@ -234,16 +221,16 @@ def test_outer_fragments_are_reassembled(tunnels: Running) -> None:
     second = packet(near, far, IPIP, whole[56:], fragment=56 // 8, identification=77)
     with (
         counted(tunnels, FAR) as growth,
-        captured(tunnels, FAR, "eth0", "ip proto 4", replies=1) as wire,
-        captured(tunnels, FAR, cali(REMOTE), replies=1) as arrived,
+        tunnels.capture(FAR, tunnels.pods[REMOTE].veth) as packets,
     ):
         send(tunnels, NEAR, FAR, first, second)
-    outside = [frame for frame in wire.frames if frame.identification == 77]
+    outside = [frame for frame in packets.on(f"{FAR}/eth0") if frame.identification == 77]
     assert [(each.more_fragments, each.fragment_offset) for each in outside] == [
         (True, 0),
         (False, 56),
     ]
-    assert [frame.identification for frame in requests(arrived)] == [21]
+    arrived = requests(packets.on(tunnels.pods[REMOTE].veth))
+    assert [frame.identification for frame in arrived] == [21]
     if tunnels.outcome.status["ipip"] == "ebpf":
         assert growth["rx_fragments"] == 2
 
@@ -273,7 +260,7 @@ def test_nothing_is_sent_to_a_remote_that_cannot_be_reached(
     with (
         route_to_nowhere(tunnels, str(gateway)),
         counted(tunnels, NEAR) as growth,
-        captured(tunnels, NEAR, "eth0") as wire,
+        tunnels.capture(NEAR) as wire,
     ):
         command = f"ping -n -c 2 -i 0.05 -W 1 -p {MARK} 198.51.100.1"
         assert "100% packet loss" in tunnels.host(LOCAL).run(command).stdout
@@ -285,16 +272,16 @@ def test_nothing_is_sent_to_a_remote_that_cannot_be_reached(
 
 def test_a_capture_on_the_device_sees_both_directions(tunnels: Running) -> None:
     """Inner packets without a link-layer header; each once."""
-    with captured(tunnels, NEAR, "tunl0") as inside:
+    with tunnels.capture(tunnels.nodes[NEAR]["tunl0"]) as inside:
         ping(tunnels, LOCAL, tunnels.ip(REMOTE))
     pods = tunnels.ip(LOCAL), tunnels.ip(REMOTE)
-    seen = [(str(each.source), str(each.destination), each.icmp_type) for each in inside.marked()]
+    seen = [(str(each.source), str(each.destination), each.icmp_type) for each in marked(inside)]
     assert seen == [(*pods, 8), (*pods[::-1], 0)] * 3
 
 
 def test_packets_are_copied_only_for_a_capture(program: Running) -> None:
     """Whoever does not look does not pay."""
-    with counted(program, NEAR) as growth, captured(program, NEAR, "tunl0"):
+    with counted(program, NEAR) as growth, program.capture(program.nodes[NEAR]["tunl0"]):
         ping(program, LOCAL, program.ip(REMOTE))
     assert growth["tx_mirrored"] == growth["tx_packets"] >= 3
     with counted(program, NEAR) as growth:

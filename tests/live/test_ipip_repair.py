@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
-from testbed import existing, lifecycle
+from testbed import lifecycle
 from testbed.dataplane.features import Features
 from tests.live.calico import eventually, lines
-from tests.live.conftest import Running, bring_up, quiet
+from tests.live.conftest import Lasting, Running
 from tests.live.wire import ping
 
 LOCAL, REMOTE = "netexec-node1-1", "netexec-node2-1"
@@ -20,15 +18,12 @@ ANOTHER = "bpf direct-action object-file /usr/lib/testbed/bpf/ipip.bpf.o section
 
 
 @pytest.fixture(scope="module")
-def tunnels(client: Any, able: Features) -> Iterator[Running]:
+def tunnels(lasting: Lasting, able: Features) -> Iterator[Running]:
     """Two Calico nodes with a pod each, which these tests damage."""
     if not able.ipip_ebpf:
         pytest.skip(f"no eBPF driver: {able.reasons['ipip_ebpf']}")
-    name = f"repair-{os.getpid()}"
-    try:
-        yield bring_up(client, "calico", name=name, nodes=2, pods_per_node=1, ipip="ebpf")
-    finally:
-        existing.down(client, name, quiet)
+    with lasting("calico", name="repair", nodes=2, pods_per_node=1, ipip="ebpf") as found:
+        yield found
 
 
 def up(live: Running) -> list[str]:

@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from testbed import existing, lifecycle
 from tests.live.calico import lines, uplink
-from tests.live.conftest import Running, bring_up, quiet
-from tests.live.wire import captured, ping, same_as_tshark
+from tests.live.conftest import Lasting, Running
+from tests.live.wire import ping, requests, same_as_tshark
 
 NODES = ("node1", "node2", "node3")
 LOCAL, NEIGHBOUR, REMOTE = "netexec-node1-1", "netexec-node1-2", "netexec-node2-1"
 
 
 @pytest.fixture(scope="module")
-def kind(client: Any) -> Iterator[Running]:
+def kind(lasting: Lasting) -> Iterator[Running]:
     """Three nodes with kindnet, two pods each, a published pod, and one on the node's network."""
-    name = f"kindnet-{os.getpid()}"
-    try:
-        yield bring_up(client, "kindnet-ports", name=name)
-    finally:
-        existing.down(client, name, quiet)
+    with lasting("kindnet-ports", name="kindnet") as found:
+        yield found
 
 
 def address(live: Running, node: str) -> str:
@@ -134,38 +129,32 @@ def test_neighbours(kind: Running) -> None:
 
 def test_pods_of_one_node_are_routed_and_stay_on_it(kind: Running) -> None:
     """TTL 63 at the receiver, nothing on the uplink; a ping to node2 is the positive control."""
-    with (
-        captured(kind, "node1", "eth0") as wire,
-        captured(kind, "node1", veth(kind, NEIGHBOUR)) as receiver,
-    ):
-        ping(kind, LOCAL, kind.ip(NEIGHBOUR))
-        ping(kind, LOCAL, kind.ip(REMOTE))
-    assert {frame.ttl for frame in receiver.marked() if frame.icmp_type == 8} == {63}
-    seen = {str(frame.destination) for frame in wire.marked()}
-    assert kind.ip(REMOTE) in seen
-    assert kind.ip(NEIGHBOUR) not in seen
+    here, near, far = (kind.pods[name] for name in (LOCAL, NEIGHBOUR, REMOTE))
+    with kind.capture("node1", near.veth) as packets:
+        here.ping(near)
+        here.ping(far)
+    assert {frame.ttl for frame in packets.on(near.veth).sent(here, near)} == {63}
+    assert packets.between(here, far).plain()
+    assert not packets.between(here, near).on(here.node.uplink)
 
 
 def test_pods_of_two_nodes_speak_plainly(kind: Running, tmp_path: Path) -> None:
     """Node MACs, no encapsulation, no NAT; TTL 63 on the uplink and 62 at the receiver."""
     macs = (mac(kind, "node1"), mac(kind, "node2"))
     pods = (kind.ip(LOCAL), kind.ip(REMOTE))
-    with (
-        captured(kind, "node1", "eth0") as wire,
-        captured(kind, "node2", veth(kind, REMOTE)) as receiver,
-    ):
+    veth_there = kind.pods[REMOTE].veth
+    with kind.capture("node1", veth_there) as packets:
         ping(kind, LOCAL, pods[1])
-    requests = [frame for frame in wire.marked() if frame.icmp_type == 8]
-    assert len(requests) == 3
-    for frame in requests:
+    echoes = requests(packets.on("node1/eth0"))
+    assert len(echoes) == 3
+    for frame in echoes:
         assert (frame.source_mac, frame.destination_mac) == macs
         assert (str(frame.source), str(frame.destination)) == pods
         assert (frame.inner, frame.protocol, frame.ttl, frame.dont_fragment) == (None, 1, 63, True)
-    arrived = [frame for frame in receiver.marked() if frame.icmp_type == 8]
+    arrived = requests(packets.on(veth_there))
     assert [(str(frame.source), frame.ttl) for frame in arrived] == [(pods[0], 62)] * 3
     assert {frame.source_mac for frame in arrived} == {mac(kind, "node2", veth(kind, REMOTE))}
-    same_as_tshark(wire, tmp_path)
-    same_as_tshark(receiver, tmp_path)
+    same_as_tshark(packets, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
@@ -15,21 +14,18 @@ import pytest
 from testbed import existing, lifecycle
 from testbed.topology.model import Cluster, Network
 from tests.live.calico import eventually
-from tests.live.conftest import Cli, Running, bring_up, owned, quiet
-from tests.live.wire import captured, ping, same_as_tshark
+from tests.live.conftest import Cli, Lasting, Running, owned, quiet
+from tests.live.wire import ping, replies, requests, same_as_tshark
 
 FAR, NEAR = "netexec-node3-1", "netexec-node2-1"
 NAMES = ("node1", "node2", "node3", "tor")
 
 
 @pytest.fixture(scope="module")
-def racks(client: Any) -> Iterator[Running]:
+def racks(lasting: Lasting) -> Iterator[Running]:
     """node1 and node2 on rack1, node3 on rack2, and the router ``tor`` on both."""
-    name = f"racks-{os.getpid()}"
-    try:
-        yield bring_up(client, "racks", name=name)
-    finally:
-        existing.down(client, name, quiet)
+    with lasting("racks", name="racks") as found:
+        yield found
 
 
 def link(live: Running, container: str, ip: str) -> dict[str, Any]:
@@ -87,18 +83,18 @@ def test_every_node_has_an_address_of_its_own_network(racks: Running) -> None:
 
 def test_the_router_forwards(racks: Running, tmp_path: Path) -> None:
     """At the receiver: outer addresses of both subnets, TTL 63, from the router's MAC."""
-    with captured(racks, "node3", "eth0") as wire:
+    with racks.capture("node3") as wire:
         ping(racks, "netexec-node1-1", racks.ip(FAR))
     status = existing.status(racks.client, racks.name)
     node1, _, node3 = (node["ip"] for node in status["nodes"])
-    requests = [frame for frame in wire.marked() if frame.innermost.icmp_type == 8]
-    replies = [frame for frame in wire.marked() if frame.innermost.icmp_type == 0]
-    assert (len(requests), len(replies)) == (3, 3)
+    echoes = requests(wire)
+    answers = replies(wire)
+    assert (len(echoes), len(answers)) == (3, 3)
     router = link(racks, "tor", status["routers"][0]["ips"][1])["address"]
-    for frame in requests:
+    for frame in echoes:
         assert (str(frame.source), str(frame.destination)) == (node1, node3)
         assert (frame.ttl, frame.innermost.ttl, frame.source_mac) == (63, 63, router)
-    assert {(frame.ttl, frame.destination_mac) for frame in replies} == {(64, router)}
+    assert {(frame.ttl, frame.destination_mac) for frame in answers} == {(64, router)}
     same_as_tshark(wire, tmp_path)
 
 
@@ -106,13 +102,13 @@ def test_within_a_rack_nothing_is_routed(racks: Running) -> None:
     """The outer TTL is the sender's; the router sees nothing of it, but a ping to the far rack."""
     ips = existing.status(racks.client, racks.name)["routers"][0]["ips"]
     device = link(racks, "tor", ips[0])["ifname"]
-    with captured(racks, "node2", "eth0") as wire, captured(racks, "tor", device) as router:
-        ping(racks, "netexec-node1-1", racks.ip(NEAR))
-        ping(racks, "netexec-node1-1", racks.ip(FAR))
-    assert {frame.ttl for frame in wire.marked() if frame.innermost.icmp_type == 8} == {64}
-    seen = {str(frame.innermost.destination) for frame in router.marked()}
-    assert racks.ip(FAR) in seen
-    assert racks.ip(NEAR) not in seen
+    here, near, far = (racks.pods[name] for name in ("netexec-node1-1", NEAR, FAR))
+    with racks.capture("node2", racks.routers["tor"][device]) as packets:
+        here.ping(near)
+        here.ping(far)
+    assert {frame.ttl for frame in packets.on("node2/eth0").sent(here, near)} == {64}
+    assert packets.between(here, far).on(f"tor/{device}")
+    assert not packets.between(here, near).on(f"tor/{device}")
 
 
 def test_a_router_is_shown_and_entered_like_a_node(racks: Running, cli: Cli) -> None:

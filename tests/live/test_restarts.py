@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,21 +12,16 @@ from typing import Any
 import pytest
 
 from testbed import existing, lifecycle
-from tests.live.conftest import Running, quiet
+from tests.live.conftest import Lasting, Running, quiet
 
 POD = "netexec-node1-1"
 
 
 @pytest.fixture(scope="module")
-def pair(client: Any) -> Iterator[Running]:
+def pair(lasting: Lasting) -> Iterator[Running]:
     """Two nodes with two pods each, which these tests restart."""
-    from tests.live.conftest import bring_up
-
-    name = f"restarts-{os.getpid()}"
-    try:
-        yield bring_up(client, "flannel", name=name, nodes=2)
-    finally:
-        existing.down(client, name, quiet)
+    with lasting("flannel", name="restarts", nodes=2) as found:
+        yield found
 
 
 def eventually(condition: Callable[[], Any], seconds: float = 20) -> Any:
@@ -208,7 +202,7 @@ def test_a_check_of_what_does_not_answer_is_a_finding(make: Callable[..., Runnin
     outcome = lifecycle.check(live.client, live.name)
     details = {f.target: f.detail for f in outcome.report.failures if f.kind == "node"}
     assert details["node3"] == "the node is not running"
-    assert "tcpdump cannot be started" in details["node2"]
+    assert "tcpdump did not start" in details["node2"]
     assert "Traceback" not in details["node2"]
     assert "node1" not in details
     assert existing.status(live.client, live.name)["nodes"][2]["state"] == "paused"

@@ -7,7 +7,6 @@ not one that was there.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,23 +15,20 @@ from typing import Any
 
 import pytest
 
-from testbed import existing, tracing
+from testbed import tracing
 from testbed.packets.capturefile import read
 from testbed.verify.trace.model import Trace
-from tests.live.conftest import SLOWNESS, Cli, Running, bring_up, quiet
+from tests.live.conftest import SLOWNESS, Cli, Lasting, Running
 
 HERE, NEAR, THERE = "netexec-node1-1", "netexec-node1-2", "netexec-node2-1"
 TOPOLOGIES = ("flannel", "flannel-host-gw", "calico", "kindnet")
 
 
 @pytest.fixture(scope="module", params=TOPOLOGIES)
-def cluster(client: Any, request: pytest.FixtureRequest) -> Iterator[Running]:
+def cluster(lasting: Lasting, request: pytest.FixtureRequest) -> Iterator[Running]:
     """Three nodes of each CNI, the same for all its traces."""
-    name = f"trace-{os.getpid()}"
-    try:
-        yield bring_up(client, request.param, name=name)
-    finally:
-        existing.down(client, name, quiet)
+    with lasting(request.param, name="trace") as found:
+        yield found
 
 
 def trace(live: Running, source: str, target: str, **probe: Any) -> Trace:

@@ -7,21 +7,22 @@ from pathlib import Path
 
 import pytest
 
+from testbed import VXLAN
 from testbed.cni.flannel import vtep_mac
 from tests.live.conftest import Running
-from tests.live.wire import captured, ping, same_as_tshark
+from tests.live.wire import marked, ping, replies, requests, same_as_tshark
 
 
 def test_pods_of_two_nodes_speak_vxlan(live: Running, tmp_path: Path) -> None:
     """flannel.md section 2.4: outer nodes, UDP 8472, VNI 1, VTEP MACs, TTL 63, no DF outside."""
     target = live.ip("netexec-node2-1")
-    with captured(live, "node1", "eth0") as wire:
+    with live.capture("node1") as wire:
         ping(live, "netexec-node1-1", target)
     node1, node2 = (live.host(node).interface("eth0").addresses[0] for node in ("node1", "node2"))
-    requests = [frame for frame in wire.marked() if frame.innermost.icmp_type == 8]
-    replies = [frame for frame in wire.marked() if frame.innermost.icmp_type == 0]
-    assert (len(requests), len(replies)) == (3, 3)
-    for frame in requests:
+    echoes = requests(wire)
+    answers = replies(wire)
+    assert (len(echoes), len(answers)) == (3, 3)
+    for frame in echoes:
         assert (str(frame.source), str(frame.destination)) == (node1, node2)
         assert (frame.destination_port, frame.vni, frame.ttl) == (8472, 1, 64)
         assert frame.source_port is not None
@@ -38,27 +39,28 @@ def test_pods_of_two_nodes_speak_vxlan(live: Running, tmp_path: Path) -> None:
 
 def test_pods_of_one_node_stay_on_the_bridge(live: Running) -> None:
     """Nothing of theirs on the uplink; a ping to another node is the control in that capture."""
-    with captured(live, "node1", "eth0") as wire:
-        ping(live, "netexec-node1-1", live.ip("netexec-node1-2"))
-        ping(live, "netexec-node1-1", live.ip("netexec-node2-1"))
-    seen = {str(frame.innermost.destination) for frame in wire.marked()}
-    assert live.ip("netexec-node2-1") in seen
-    assert live.ip("netexec-node1-2") not in seen
+    here, near, far = (live.pods[f"netexec-{name}"] for name in ("node1-1", "node1-2", "node2-1"))
+    with live.capture("node1") as wire:
+        here.ping(near)
+        here.ping(far)
+    assert wire.between(here, far).encapsulated_in(VXLAN(1, 8472), outer=(here.node, far.node))
+    assert not wire.between(here, near)
 
 
 def test_nobody_sends_arp_over_the_overlay(live: Running) -> None:
     """Neighbours are permanent; ARP on cni0 is the control."""
-    live.host("node1").check_output("ip neighbour flush dev cni0")
-    with (
-        captured(live, "node1", "flannel.1", "") as overlay,
-        captured(live, "node1", "cni0", "arp or icmp", replies=6) as bridge,
-    ):
-        ping(live, "netexec-node1-1", live.ip("netexec-node2-1"))
-        live.host("node1").check_output("ip neighbour flush dev cni0")
-        ping(live, "node1", live.ip("netexec-node1-2"))
-    assert [frame for frame in overlay.frames if frame.ethertype == 0x0800]
-    assert not [frame for frame in overlay.frames if frame.ethertype == 0x0806]
-    assert [frame for frame in bridge.frames if frame.ethertype == 0x0806]
+    node, here, near, far = (
+        live.nodes["node1"],
+        *(live.pods[f"netexec-{name}"] for name in ("node1-1", "node1-2", "node2-1")),
+    )
+    node.run("ip", "neighbour", "flush", "dev", "cni0")
+    with live.capture(node["flannel.1"], node["cni0"]) as packets:
+        here.ping(far)
+        node.run("ip", "neighbour", "flush", "dev", "cni0")
+        node.ping(near)
+    assert packets.on(node["flannel.1"]).between(here, far)
+    assert packets.on(node["cni0"]).arp()
+    assert not packets.on(node["flannel.1"]).arp()
 
 
 def test_the_largest_packet_passes_and_one_byte_more_does_not(live: Running) -> None:
@@ -72,11 +74,11 @@ def test_the_largest_packet_passes_and_one_byte_more_does_not(live: Running) -> 
 
 def test_larger_packets_are_fragmented_inside(live: Running) -> None:
     """Without DF the inner packet is fragmented; no outer packet exceeds the uplink's MTU."""
-    with captured(live, "node1", "eth0") as wire:
+    with live.capture("node1") as wire:
         ping(live, "netexec-node1-1", live.ip("netexec-node2-1"), "-M dont", "-s 3000")
-    vxlan = [frame for frame in wire.frames if frame.inner]
+    vxlan = [frame for frame in wire if frame.inner]
     assert len([frame for frame in vxlan if frame.innermost.icmp_type is None]) >= 6
-    assert not [frame for frame in wire.frames if frame.protocol == 17 and not frame.inner]
+    assert not wire.where(lambda frame: frame.protocol == 17 and frame.inner is None)
 
 
 def test_host_gw_is_plain(make: Callable[..., Running], tmp_path: Path) -> None:
@@ -84,13 +86,13 @@ def test_host_gw_is_plain(make: Callable[..., Running], tmp_path: Path) -> None:
     live = make("flannel-host-gw", nodes=2, pods_per_node=1)
     assert live.outcome.report.ok, live.outcome.report.failures
     target = live.ip("netexec-node2-1")
-    with captured(live, "node1", "eth0") as wire:
+    with live.capture("node1") as wire:
         assert " 0% packet loss" in ping(live, "netexec-node1-1", target, "-M do", "-s 1472")
-    requests = [frame for frame in wire.marked() if frame.icmp_type == 8]
-    assert len(requests) == 3
-    assert {frame.ttl for frame in requests} == {63}
+    echoes = requests(wire)
+    assert len(echoes) == 3
+    assert {frame.ttl for frame in echoes} == {63}
     mac = live.host("node2").check_output("cat /sys/class/net/eth0/address")
-    assert {frame.destination_mac for frame in requests} == {mac}
+    assert {frame.destination_mac for frame in echoes} == {mac}
     assert not live.host("node1").interface("flannel.1").exists
     same_as_tshark(wire, tmp_path)
     seen = live.host("node1").check_output(f"curl -s http://{target}:8080/clientip")
@@ -101,10 +103,9 @@ def test_direct_routing_is_plain_with_the_overlays_mtu(make: Callable[..., Runni
     """The device exists, but frames between nodes of one segment do not pass it."""
     live = make("flannel-direct-routing", nodes=2, pods_per_node=1)
     assert live.outcome.report.ok, live.outcome.report.failures
-    with captured(live, "node1", "eth0") as wire:
+    with live.capture("node1") as wire:
         ping(live, "netexec-node1-1", live.ip("netexec-node2-1"))
-    assert wire.marked()
-    assert not [frame for frame in wire.marked() if frame.inner]
+    assert marked(wire).plain()
     assert live.host("node1").interface("flannel.1").exists
     assert " mtu 1450 " in live.host("netexec-node1-1").check_output("ip link show eth0")
 

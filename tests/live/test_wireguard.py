@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from testbed import existing, lifecycle
+from testbed import WIREGUARD, lifecycle
 from testbed.dataplane.features import Features
 from tests.live.calico import lines, uplink
-from tests.live.conftest import Cli, Running, bring_up, quiet
-from tests.live.wire import captured, ping
+from tests.live.conftest import Cli, Lasting, Running
+from tests.live.wire import marked, ping, requests
 
 NODES = ("node1", "node2", "node3")
 LOCAL, REMOTE = "netexec-node1-1", "netexec-node2-1"
@@ -23,15 +23,12 @@ DATA, OVERHEAD = 4, 32
 
 
 @pytest.fixture(scope="module")
-def encrypted(client: Any, able: Features) -> Iterator[Running]:
+def encrypted(lasting: Lasting, able: Features) -> Iterator[Running]:
     """Three nodes, one pod each."""
     if not able.wireguard:
         pytest.skip("this kernel has no wireguard")
-    name = f"wireguard-{os.getpid()}"
-    try:
-        yield bring_up(client, "flannel-wireguard", name=name, pods_per_node=1)
-    finally:
-        existing.down(client, name, quiet)
+    with lasting("flannel-wireguard", name="wireguard", pods_per_node=1) as found:
+        yield found
 
 
 def test_a_kernel_without_wireguard_is_named(cli: Cli, client: Any, able: Features) -> None:
@@ -109,28 +106,27 @@ def test_key_file(encrypted: Running, node: str) -> None:
 def test_nothing_of_a_pods_packet_can_be_read(encrypted: Running, tmp_path: Path) -> None:
     """UDP 51820 between the nodes and no mark in it; a ping between the nodes is the control."""
     here, there = (uplink(encrypted, node).ip for node in ("node1", "node2"))
-    with (
-        captured(encrypted, "node1", "eth0") as wire,
-        captured(encrypted, "node1", "flannel-wg") as inside,
-    ):
+    with encrypted.capture("node1", "node1:flannel-wg") as packets:
         ping(encrypted, LOCAL, encrypted.ip(REMOTE))
         ping(encrypted, "node1", str(there))
-    assert [str(f.destination) for f in inside.marked() if f.icmp_type == 8] == (
-        [encrypted.ip(REMOTE)] * 3
-    )
-    assert {frame.ttl for frame in inside.marked() if frame.icmp_type == 8} == {63}
-    assert len(wire.marked()) == 6
-    for frame in wire.marked():
+    wire, inside = (packets.on(f"node1/{device}") for device in ("eth0", "flannel-wg"))
+    pods = packets.between(encrypted.pods[LOCAL], encrypted.pods[REMOTE])
+    ends = encrypted.nodes["node1"], encrypted.nodes["node2"]
+    assert pods.encapsulated_in(WIREGUARD(51820), outer=ends)
+    assert [str(f.destination) for f in requests(inside)] == ([encrypted.ip(REMOTE)] * 3)
+    assert {frame.ttl for frame in requests(inside)} == {63}
+    assert len(marked(wire)) == 6
+    for frame in marked(wire):
         assert {frame.source, frame.destination} == {here, there}
-    sent = [frame for frame in wire.frames if frame.protocol == 17 and frame.source == here]
+    sent = [frame for frame in wire if frame.protocol == 17 and frame.source == here]
     assert {(frame.source_port, frame.destination_port) for frame in sent} == {(51820, 51820)}
     assert {(frame.ttl, frame.dont_fragment) for frame in sent} == {(64, False)}
     echoes = [
         frame for frame in sent if frame.payload[0] == DATA and len(frame.payload) == 96 + OVERHEAD
     ]
     assert [frame.destination for frame in echoes] == [there] * 3
-    pcap = tmp_path / "wire.pcap"
-    pcap.write_bytes(wire.pcap)
+    pcap = tmp_path / "wire.pcapng"
+    pcap.write_bytes(packets.pcapng)
     chosen = f"wg.type == {DATA} && ip.src == {here} && udp.length == {96 + OVERHEAD + 8}"
     shown = subprocess.run(
         ["tshark", "-r", str(pcap), "-Y", chosen], check=True, capture_output=True, text=True

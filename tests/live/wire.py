@@ -1,78 +1,41 @@
-"""Captures on nodes, marked pings, and tshark as the independent judge of both."""
+"""Marked pings with any of ping's options, and tshark as the independent judge of captures."""
 
 from __future__ import annotations
 
 import json
 import math
 import subprocess
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from testbed.node import archive
-from testbed.packets import capturefile
+from testbed.api.packets import Captured
+from testbed.api.ping import MARK as MARK_BYTES
 from testbed.packets.packet import Packet
+from testbed.packets.selection import Packets
 from tests.live.conftest import SLOWNESS, Running
 
-__all__ = ["MARK", "Capture", "captured", "ping", "same_as_tshark"]
+__all__ = ["MARK", "marked", "ping", "replies", "requests", "same_as_tshark"]
 
-TRIES = math.ceil(100 * SLOWNESS)
-"""How often a shell loop of 0.02 s looks."""
-MARK = "7e57bed0"
+MARK = MARK_BYTES.hex()
 """Hexadecimal pattern of the pings, by which their frames are found."""
 
 
-@dataclass
-class Capture:
-    """What a capture holds once it has ended."""
-
-    pcap: bytes = b""
-    frames: list[Packet] = field(default_factory=list)
-
-    def marked(self) -> list[Packet]:
-        """The frames of the test's own pings."""
-        mark = bytes.fromhex(MARK)
-        return [frame for frame in self.frames if mark in frame.innermost.payload]
+def marked(packets: Packets) -> Packets:
+    """The packets of the test's own pings."""
+    return packets.containing(MARK_BYTES)
 
 
-@contextmanager
-def captured(
-    live: Running, node: str, interface: str, expression: str = "ip", replies: int = 3
-) -> Iterator[Capture]:
-    """Run tcpdump on a node's interface: open before the block starts, complete when it ends.
+def requests(packets: Packets) -> Packets:
+    """The marked echo requests, as they were captured: outer headers first."""
+    return marked(packets).icmp(8)
 
-    Complete means that ``replies`` marked echo replies were seen: frames are written in wire order.
-    """
-    host = live.host(node)
-    path = f"/tmp/live-{node}-{interface}.pcap"
-    host.check_output(
-        f"rm -f {path} {path}.log; "
-        f"(tcpdump -i {interface} --immediate-mode -U -w {path} '{expression}' "
-        f">/dev/null 2>{path}.log & echo $! >{path}.pid); "
-        f"for try in $(seq {TRIES}); do grep -q listening {path}.log && exit 0; sleep 0.02; done; "
-        "exit 1"
-    )
-    found = Capture()
-    try:
-        yield found
-        deadline = time.monotonic() + 5 * SLOWNESS
-        while time.monotonic() < deadline:
-            found.pcap = archive.read(live.client, live.container(node), path)
-            found.frames = list(capturefile.read(found.pcap))
-            if len([each for each in found.marked() if each.innermost.icmp_type == 0]) >= replies:
-                break
-            time.sleep(0.02)
-    finally:
-        host.check_output(
-            f"pid=$(cat {path}.pid); kill -INT $pid; "
-            f"for try in $(seq {TRIES}); do test -e /proc/$pid || exit 0; sleep 0.02; done; exit 1"
-        )
+
+def replies(packets: Packets) -> Packets:
+    """The marked echo replies."""
+    return marked(packets).icmp(0)
 
 
 def ping(live: Running, source: str, ip: str, *options: str) -> str:
-    """Three marked pings from a pod or node."""
+    """Three marked pings from a pod or node, with options that only ``ping`` itself has."""
     words = " ".join(options)
     wait = math.ceil(2 * SLOWNESS)
     return str(
@@ -80,11 +43,12 @@ def ping(live: Running, source: str, ip: str, *options: str) -> str:
     )
 
 
-def same_as_tshark(wire: Capture, tmp_path: Path) -> None:
-    """Every marked frame, decoded by a program that none of us wrote."""
-    path = tmp_path / "wire.pcap"
-    path.write_bytes(wire.pcap)
+def same_as_tshark(wire: Captured, tmp_path: Path) -> None:
+    """Every marked frame of a capture, decoded by a program that none of us wrote."""
+    path = tmp_path / "wire.pcapng"
+    path.write_bytes(wire.pcapng)
     fields = (
+        "frame.interface_name",
         "eth.src",
         "eth.dst",
         "ip.src",
@@ -107,7 +71,7 @@ def same_as_tshark(wire: Capture, tmp_path: Path) -> None:
         text=True,
     )
     theirs = [each["_source"]["layers"] for each in json.loads(shown.stdout)]
-    ours = [in_tshark_s_words(frame) for frame in wire.marked()]
+    ours = [in_tshark_s_words(frame) for frame in marked(wire)]
     assert [normal(each) for each in theirs] == ours
     assert ours
 
@@ -121,6 +85,7 @@ def in_tshark_s_words(frame: Packet) -> dict[str, list[str]]:
     """A frame as tshark's fields, outermost first; absent fields are left out."""
     stack = layers(frame)
     fields: dict[str, list[object | None]] = {
+        "frame.interface_name": [frame.interface],
         "eth.src": [each.source_mac for each in stack],
         "eth.dst": [each.destination_mac for each in stack],
         "ip.src": [each.source for each in stack],

@@ -1,0 +1,1 @@
+"""Testbeds, nodes, pods and captures as Python objects, for tests and scripts."""

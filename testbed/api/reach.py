@@ -1,0 +1,127 @@
+"""Whether one end reaches another: the answer to one probe, and why there was none."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+from testbed.errors import NodeError, UsageError
+from testbed.packets import explanations
+from testbed.verify.trace import path
+from testbed.verify.trace.conversation import conversing
+from testbed.verify.trace.model import Trace
+
+if TYPE_CHECKING:
+    from testbed.api.handles import Address, Place
+    from testbed.api.testbed import Testbed
+
+__all__ = ["Reach", "described", "diagnosed", "protocol_of", "sent"]
+
+_SIZE = 56
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """True if the probe was answered."""
+
+    question: str
+    ok: bool
+    said: str
+    """What the sender's socket heard: ``answered``, ``Connection refused (TCP reset)``, …"""
+    trace: Callable[[], Trace] = field(repr=False, compare=False)
+    """Sends such a probe again and follows it."""
+
+    def __bool__(self) -> bool:
+        explanations.note(lambda: self.explanation)
+        return self.ok
+
+    def __repr__(self) -> str:
+        return f"<{self.question}: {'yes' if self.ok else 'no'}, {self.said}>"
+
+    @property
+    def explanation(self) -> str:
+        """What was heard; without an answer, the diagnosis of a trace that is made now."""
+        heading = f"{self.question}: {'yes' if self.ok else 'no'}, {self.said}"
+        return heading if self.ok else f"{heading}\n{diagnosed(self.trace)}"
+
+
+def diagnosed(trace: Callable[[], Trace]) -> str:
+    """Make a trace and describe it; never raises, because it is asked when a test has failed."""
+    try:
+        return described(trace())
+    except Exception as error:  # an explanation must not hide what it explains
+        return f"it could not be traced: {error}"
+
+
+def described(trace: Trace) -> str:
+    """Why a packet died, in lines."""
+    found = trace.diagnosis
+    if found is None:
+        if trace.answered:
+            return "traced afterwards, a probe was answered: what was wrong is so no longer"
+        return f"traced afterwards: no answer, for no reason that is known ({trace.error})"
+    places = f"last seen at {found.last}" if found.last else "seen nowhere"
+    places += f", expected next at {found.expected}" if found.expected else ""
+    lines = [f"traced afterwards ({found.cause}): {found.summary}", f"the {found.leg} was {places}"]
+    lines += [f"  {line}" for line in found.evidence]
+    return "\n".join([*lines, *filter(None, [found.advice])])
+
+
+def sent(
+    testbed: Testbed,
+    source: Place,
+    target: Place | Address | str,
+    address: Address,
+    *,
+    tcp: int | None,
+    udp: int | None,
+    timeout: float,
+) -> Reach:
+    """Send one probe to ``address``; see :meth:`testbed.api.handles.Place.reaches`.
+
+    Raises:
+        NodeError: the source does not run, so that nothing was sent.
+    """
+    protocol, port = protocol_of(tcp, udp)
+    now = testbed.snapshot
+    end = path.endpoint(testbed.cluster, now.observed, source.key)
+    question = {
+        "do": "probe",
+        "space": end.place if end.pod else "",
+        "protocol": protocol,
+        "ip": str(address),
+        "port": port,
+        "size": _SIZE,
+        "dont_fragment": False,
+        "marker": secrets.token_hex(8),
+        "seconds": timeout,
+    }
+    running = {node: each for node, each in now.containers.items() if node == end.node}
+    with conversing(testbed.client, running, [end]) as nodes:
+        answer = nodes.ask(end.node, question)
+    if not answer["sent_ns"]:
+        raise NodeError(f"{source} sent nothing: {answer['error']}")
+    at = f" at {protocol.upper()} port {port}" if port else " by ICMP echo"
+    silence = answer["error"] or f"no answer within {timeout:g} s"
+    return Reach(
+        f"{source} reaches {target}{at}",
+        answer["answered"],
+        "answered" if answer["answered"] else silence,
+        partial(testbed.trace, source, str(target), tcp=tcp, udp=udp),
+    )
+
+
+def protocol_of(tcp: int | None, udp: int | None) -> tuple[str, int]:
+    """What is sent, and to which port.
+
+    Raises:
+        UsageError: both were given.
+    """
+    if tcp is not None and udp is not None:
+        raise UsageError("tcp and udp: a probe is one of them")
+    if tcp is not None:
+        return "tcp", tcp
+    return ("icmp", 0) if udp is None else ("udp", udp)
