@@ -7,10 +7,9 @@ A node boots from its spec, which it is created with: no exec is needed on the w
 from __future__ import annotations
 
 import json
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -111,7 +110,7 @@ def _events(client: docker.DockerClient, container: str, skip: int) -> Iterator[
     """The agent's log of this boot, one JSON object a line, until the container ends."""
     stream = client.api.logs(container, stdout=True, stderr=False, stream=True, follow=True)
     pending = b""
-    with streams.released(stream), _deadline(_BOOT_SECONDS, stream.close) as late:
+    with streams.released(stream), streams.deadline(_BOOT_SECONDS, stream.close) as late:
         for chunk in stream:
             old = min(skip, len(chunk))
             skip -= old
@@ -159,7 +158,7 @@ def run(
         identity = client.api.exec_create(container, argv, stdout=True, stderr=True)["Id"]
         stream = client.api.exec_start(identity, socket=True)
         printed: dict[int, list[bytes]] = {streams.STDOUT: [], streams.STDERR: []}
-        deadline = _deadline(seconds, partial(streams.hang_up, stream))
+        deadline = streams.deadline(seconds, partial(streams.hang_up, stream))
         with streams.released(stream), deadline as late, suppress(OSError):  # the deadline's
             for which, text in streams.frames(stream):
                 printed[which].append(text)
@@ -172,24 +171,6 @@ def run(
         raise NodeError(f"{what} was cut off: the node stopped meanwhile")
     out, err = (b"".join(texts) for texts in printed.values())
     return int(code), out, err
-
-
-@contextmanager
-def _deadline(seconds: float, act: Callable[[], object]) -> Iterator[threading.Event]:
-    """Call ``act`` if the block has not ended after ``seconds``; the event says that it was."""
-    late = threading.Event()
-
-    def expire() -> None:
-        late.set()
-        act()
-
-    timer = threading.Timer(seconds, expire)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield late
-    finally:
-        timer.cancel()
 
 
 def execute(

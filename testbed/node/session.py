@@ -7,9 +7,8 @@ process is killed. A command that ends at the end of its input therefore never o
 from __future__ import annotations
 
 import socket
-import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +77,7 @@ class Session:
             NodeError: there is none within ``seconds``, or the command ended before; the message
                 has its words.
         """
-        with self._deadline(seconds) as late:
+        with streams.deadline(seconds, self.hang_up) as late:
             while b"\n" not in self._pending:
                 chunk = next(self._output, b"")
                 if not chunk:
@@ -122,7 +121,7 @@ class Session:
         Raises:
             NodeError: it did not end within ``seconds``, or the node stopped meanwhile.
         """
-        with self._deadline(seconds) as late:
+        with streams.deadline(seconds, self.hang_up) as late:
             for chunk in self._output:
                 self._pending += chunk
         code = self._client.api.exec_inspect(self._identity)["ExitCode"]
@@ -144,20 +143,3 @@ class Session:
                     yield text
                 else:
                     self._complaints.append(text)
-
-    @contextmanager
-    def _deadline(self, seconds: float) -> Iterator[threading.Event]:
-        """Hang up if the block has not ended after ``seconds``; the event says that it was."""
-        late = threading.Event()
-
-        def expire() -> None:
-            late.set()
-            self.hang_up()
-
-        timer = threading.Timer(seconds, expire)
-        timer.daemon = True
-        timer.start()
-        try:
-            yield late
-        finally:
-            timer.cancel()

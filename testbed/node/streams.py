@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-__all__ = ["STDERR", "STDOUT", "frames", "hang_up", "released"]
+__all__ = ["STDERR", "STDOUT", "deadline", "frames", "hang_up", "released"]
 
 STDOUT, STDERR = 1, 2
 _HEADER = struct.Struct(">BxxxL")
@@ -62,3 +63,21 @@ def hang_up(stream: Any) -> None:
     with suppress(OSError):
         if end is not None:
             end.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def deadline(seconds: float, act: Callable[[], object]) -> Iterator[threading.Event]:
+    """Call ``act`` if the block has not ended after ``seconds``; the event says that it was."""
+    late = threading.Event()
+
+    def expire() -> None:
+        late.set()
+        act()
+
+    timer = threading.Timer(seconds, expire)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield late
+    finally:
+        timer.cancel()
