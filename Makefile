@@ -53,7 +53,7 @@ test-tools: ## tshark and docker-compose, the tests' independent judges, and a C
 
 clean: ## remove every testbed, .venv and what tools leave behind; the node image stays
 	@if [ -x $(BIN)/testbed ]; then $(BIN)/testbed down --all || true; fi
-	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .testbed
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): pyproject.toml

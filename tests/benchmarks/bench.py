@@ -16,7 +16,8 @@ import time
 from operator import truediv
 from pathlib import Path
 
-from tests.benchmarks import throughput
+from testbed import Testbed
+from tests.benchmarks import decoding, throughput
 from tests.benchmarks.measure import ROUNDS, Bare, Promise, run, testbed, timed
 
 NODES = 3
@@ -87,6 +88,9 @@ def answers_and_memory() -> list[Promise]:
         status = [timed(lambda: run(testbed("status", "--name", NAME))) for _ in range(ROUNDS)]
         usage = [timed(lambda: run(testbed("--help"))) for _ in range(ROUNDS)]
         node, pod = memory(f"{NAME}-node1")
+        words = ("trace", "netexec-node1-1", "netexec-node2-1", "--name", NAME)
+        trace = [timed(lambda: run(testbed(*words))) for _ in range(ROUNDS)]
+        ready = [until_ready(Testbed.attach(NAME)) for _ in range(ROUNDS)]
     finally:
         run(testbed("down", NAME))
     return [
@@ -94,7 +98,24 @@ def answers_and_memory() -> list[Promise]:
         Promise("testbed --help", statistics.median(usage) * 1000, 150, "ms"),
         Promise("node, agent included, resident", node / MIB, 25, "MiB"),
         Promise("pod (pause and netexec), resident", pod / MIB, 1.5, "MiB"),
+        Promise("testbed trace, to a pod of another node", statistics.median(trace), 1.0, "s"),
+        Promise("capture ready on 20 interfaces", statistics.median(ready) * 1000, 250, "ms"),
     ]
+
+
+def until_ready(live: Testbed) -> float:
+    """Seconds until 20 interfaces of 3 nodes and their pods are captured."""
+    own = [
+        node[device]
+        for node in live.nodes.values()
+        for device in ("eth0", "flannel.1", "cni0", "lo")
+    ]
+    pods = list(live.pods.values())
+    where = [*own, *(pod.eth0 for pod in pods), *(pod.veth for pod in pods[:2])]
+    assert len(where) == 20
+    start = time.perf_counter()
+    with live.capture(*where):
+        return time.perf_counter() - start
 
 
 def memory(container: str) -> tuple[float, float]:
@@ -131,6 +152,7 @@ def main() -> int:
     try:
         promises, phases = bring_up_and_down()
         promises += answers_and_memory()
+        promises += decoding.promises()
         promises += throughput.promises()
     finally:
         clean_up()

@@ -18,22 +18,27 @@ from testbed.packets.capturefile import read
 from testbed.packets.decoder import decode
 from testbed.packets.encapsulation import VXLAN
 from testbed.packets.selection import Packets
+from tests.benchmarks.measure import Promise
 
-__all__ = ["main"]
+__all__ = ["promises"]
 
 CORPUS = Path(__file__).parents[1] / "unit" / "packets" / "corpus"
 _FRAMES, _ROUNDS = 100_000, 5
 
 
-def main() -> None:
-    """Print frames a second by kind, and the seconds that a capture of 100,000 frames takes."""
+def promises() -> list[Promise]:
+    """Frames a second by kind, and the seconds that a capture of 100,000 frames takes."""
     vxlan = [each for each in frames("vxlan-8472") if len(each) < 200]
     kinds = {"VXLAN": vxlan, "IP-in-IP": frames("ipip"), "TCP": frames("nat-before")}
-    for name, some in kinds.items():
-        print(f"{name}: {rate(some):,.0f} frames/s decoded")
     file = capture(vxlan)
     seconds = statistics.median(timed(lambda: judged(file)) for _ in range(_ROUNDS))
-    print(f"capture of {_FRAMES:,} VXLAN frames read, selected from and judged: {seconds:.2f} s")
+    return [
+        *(
+            Promise(f"{name} decoded", rate(some) / 1000, 50, "thousand frames/s", at_least=True)
+            for name, some in kinds.items()
+        ),
+        Promise("100,000 VXLAN frames read, selected from and judged", seconds, 2.5, "s"),
+    ]
 
 
 def frames(name: str) -> list[bytes]:
@@ -83,4 +88,5 @@ def timed(work: Callable[[], None]) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    for promise in promises():
+        print(promise)
