@@ -20,7 +20,7 @@ usage: testbed-agent init                 run as PID 1 of a node
        testbed-agent probe REQUEST        probe the network (a path, or inline)
        testbed-agent capture REQUEST      packets of several interfaces, as one pcapng
        testbed-agent trace REQUEST        a probe and every sight of it, as JSON lines
-       testbed-agent record REQUEST       keep the last packets, give them out when asked
+       testbed-agent record REQUEST       take a time out of the flight recorder's ring
        testbed-agent process [list | start NAME | stop NAME | restart NAME]
        testbed-agent ipip [-o json]       the IP-in-IP driver and its counters
 """

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from testbed.dataplane.features import Features
+from testbed.pytest_recorder import Recorder
 from tests.live.calico import eventually, uplink
 from tests.live.conftest import Lasting, Running
 from tests.live.wire import MARK, marked, ping, requests, same_as_tshark
@@ -279,8 +280,19 @@ def test_a_capture_on_the_device_sees_both_directions(tunnels: Running) -> None:
     assert seen == [(*pods, 8), (*pods[::-1], 0)] * 3
 
 
-def test_packets_are_copied_only_for_a_capture(program: Running) -> None:
+@pytest.fixture
+def unrecorded(program: Running, flight_recorder: Recorder) -> Iterator[Running]:
+    """The same without the flight recorder, which looks at everything."""
+    flight_recorder.unwatch(program.name)
+    try:
+        yield program
+    finally:
+        flight_recorder.watch(program)
+
+
+def test_packets_are_copied_only_for_a_capture(unrecorded: Running) -> None:
     """Whoever does not look does not pay."""
+    program = unrecorded
     with counted(program, NEAR) as growth, program.capture(program.nodes[NEAR]["tunl0"]):
         ping(program, LOCAL, program.ip(REMOTE))
     assert growth["tx_mirrored"] == growth["tx_packets"] >= 3
