@@ -156,17 +156,22 @@ class Packet:
         message = packet[(packet[0] & 0xF) * 4 :]
         return message[0] == ECHO_REPLY and message[4:8] == self._identity
 
-    @staticmethod
-    def _told(opened: socket.socket) -> str:
-        """What the kernel put into the socket's queue of errors, in words; empty: nothing."""
-        try:
-            _, ancillary, _, _ = opened.recvmsg(0, 512, socket.MSG_ERRQUEUE)
-        except OSError:
-            return ""
-        for level, kind, value in ancillary:
-            if (level, kind) == (socket.IPPROTO_IP, _IP_RECVERR):
-                return words(value)
-        return ""
+    def _told(self, opened: socket.socket) -> str:
+        """What the kernel put into the socket's queue of errors, in words; empty: nothing.
+
+        A raw socket also gets the errors of others' packets to the same address.
+        """
+        while True:
+            try:
+                about, ancillary, _, _ = opened.recvmsg(512, 512, socket.MSG_ERRQUEUE)
+            except OSError:
+                return ""
+            for level, kind, value in ancillary:
+                if (level, kind) != (socket.IPPROTO_IP, _IP_RECVERR):
+                    continue
+                foreign = self._protocol == "icmp" and _ERROR.unpack_from(value)[1] == _FROM_ICMP
+                if not foreign or self._identity in about:
+                    return words(value)
 
 
 def _opened(protocol: str, dont_fragment: bool) -> socket.socket:

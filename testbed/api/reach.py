@@ -63,9 +63,10 @@ def described(trace: Trace) -> str:
         if trace.answered:
             return "traced afterwards, a probe was answered: what was wrong is so no longer"
         return f"traced afterwards: no answer, for no reason that is known ({trace.error})"
-    places = f"last seen at {found.last}" if found.last else "seen nowhere"
-    places += f", expected next at {found.expected}" if found.expected else ""
-    lines = [f"traced afterwards ({found.cause}): {found.summary}", f"the {found.leg} was {places}"]
+    lines = [f"traced afterwards ({found.cause}): {found.summary}"]
+    if found.expected:
+        places = f"last seen at {found.last}" if found.last else "seen nowhere"
+        lines.append(f"the {found.leg} was {places}, expected next at {found.expected}")
     lines += [f"  {line}" for line in found.evidence]
     return "\n".join([*lines, *filter(None, [found.advice])])
 

@@ -27,11 +27,12 @@ class VXLAN:
         """Why ``packet`` is not encapsulated so; empty: it is."""
         if packet.vni is None:
             return f"{kind_of(packet)}, not VXLAN"
+        wrong = []
         if self.vni not in (None, packet.vni):
-            return f"VNI {packet.vni}, not {self.vni}"
+            wrong.append(f"VNI {packet.vni}, not {self.vni}")
         if self.port not in (None, packet.destination_port):
-            return f"UDP {packet.destination_port}, not {self.port}"
-        return ""
+            wrong.append(f"UDP {packet.destination_port}, not {self.port}")
+        return "; ".join(wrong)
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,6 +93,7 @@ class Packets(Sequence[Packet]):
         self._criteria: tuple[Criterion, ...] = ()
 
     def __len__(self) -> int:
+        explanations.note(self.table)
         return len(self._packets)
 
     @overload
@@ -100,9 +101,11 @@ class Packets(Sequence[Packet]):
     @overload
     def __getitem__(self, index: slice) -> tuple[Packet, ...]: ...
     def __getitem__(self, index: int | slice) -> Packet | tuple[Packet, ...]:
+        explanations.note(self.table)
         return self._packets[index]
 
     def __iter__(self) -> Iterator[Packet]:
+        explanations.note(self.table)
         return iter(self._packets)
 
     def __bool__(self) -> bool:
@@ -118,7 +121,8 @@ class Packets(Sequence[Packet]):
         return bool(self._packets)
 
     def __repr__(self) -> str:
-        return f"<{len(self)} packets{self._described()} of {len(self._capture.packets)} captured>"
+        seen, all_ = len(self._packets), len(self._capture.packets)
+        return f"<{seen} packets{self._described()} of {all_} captured>"
 
     def on(self, interface: object) -> Packets:
         """Those seen at one interface, which must be one that was captured.

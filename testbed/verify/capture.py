@@ -65,6 +65,8 @@ def sources(cluster: Cluster, observed: Observed, words: Iterable[str]) -> tuple
             unknown = True
         elif separator and not device:
             problems.append(f"{word}: an interface is missing after the colon")
+        elif ":" in device:
+            problems.append(f"{word}: there is one colon too many")
         elif node not in observed.node_ips and node not in routers:
             problems.append(f"{word}: {node} does not run")
         else:

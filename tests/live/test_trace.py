@@ -133,10 +133,13 @@ def faults(world: World) -> list[Fault]:
     again = f"; ip route replace {on_veth} dev {veth}" if on_veth else ""
     mtu = world.run("node1", f"cat /sys/class/net/{world.overlay}/mtu").strip()
     flush = f"ip neigh flush to {there}"
+    deliverer = "cni0" if world.cni == "flannel" else veth
+    other = world.live.ip("netexec-node2-2")
     ignore = f"nsenter --net={world.netns} {sysctl}.conf.eth0.arp_ignore"
     return [
         missing_route(world),
         *wrong_ways(world),
+        *own_routes(world),
         *blocked_tunnels(world),
         Fault("FORWARD drops", *rule("node2", f"FORWARD -d {there} -j DROP"), "rule", ("node2",)),
         Fault("rejected", *rule("node1", f"FORWARD -d {there} -j REJECT"), "rule", ("node1",)),
@@ -179,6 +182,34 @@ def faults(world: World) -> list[Fault]:
             *both("node2", f"{sysctl}.ip_forward=0", f"{sysctl}.ip_forward=1"),
             "forwarding-off",
             ("node2",),
+        ),
+        Fault(
+            "wrong neighbour",
+            *both(
+                "node2",
+                f"ip neigh replace {there} lladdr 02:00:00:00:00:99 dev {deliverer} nud permanent",
+                f"ip neigh del {there} dev {deliverer}",
+            ),
+            "no-neighbour",
+            ("node2",),
+        ),
+        Fault(
+            "DNAT elsewhere",
+            *rule("node2", f"PREROUTING -t nat -d {there} -p tcp -j DNAT --to {other}"),
+            "nat",
+            ("node2",),
+            {"protocol": "tcp", "port": 8080},
+        ),
+        Fault(
+            "routing policy",
+            *both(
+                "node1",
+                f"ip rule add from {here} prio 100 lookup 77;"
+                " ip route add unreachable default table 77",
+                "ip rule del prio 100; ip route flush table 77",
+            ),
+            "blackhole",
+            ("node1",),
         ),
         Fault(
             "ARP unanswered",
@@ -224,6 +255,14 @@ def wrong_ways(world: World) -> Iterator[Fault]:
     neighbour = f"{vtep} lladdr {mac} dev flannel.1 nud permanent"
     forgotten = both("node1", f"ip neigh del {vtep} dev flannel.1", f"ip neigh replace {neighbour}")
     yield Fault("no neighbour", *forgotten, "no-neighbour", ("node1",))
+
+
+def own_routes(world: World) -> Iterator[Fault]:
+    """Of a pod, where its node has one for each: Calico's blackhole is around them."""
+    if world.cni == "calico":
+        route = world.run("node2", f"ip route show {world.there}").strip()
+        gone = both("node2", f"ip route del {world.there}", f"ip route add {route}")
+        yield Fault("pod's route", *gone, "no-route", ("node2",))
 
 
 def blocked_tunnels(world: World) -> Iterator[Fault]:

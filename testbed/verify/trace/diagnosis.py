@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from testbed.verify.trace import links, netfilter, outcome, routes, routing, tunnels
+from testbed.verify.trace import links, misled, netfilter, outcome, routes, routing, tunnels
 from testbed.verify.trace.case import Case, Finding, Question, Scene, scene
 from testbed.verify.trace.model import Diagnosis
 
@@ -20,8 +20,9 @@ CAUSES = {
     "blackhole": "a route of type blackhole, unreachable or prohibit",
     "no-fdb": "the VXLAN device knows no node for the destination's MAC",
     "wrong-fdb": "the VXLAN device sends to another node",
-    "no-neighbour": "the entry for the next hop that the CNI installs is missing or wrong",
+    "no-neighbour": "the entry for the next hop is wrong, or one that the CNI installs is missing",
     "arp-unanswered": "the next hop does not answer ARP",
+    "nat": "a NAT rule gave it another destination",
     "rule": "a rule of iptables, nftables or tc dropped or rejected it",
     "policy": "a network policy, or a chain's policy DROP",
     "rp-filter": "the reverse path filter: the way back leaves by another interface",
@@ -43,6 +44,8 @@ _JUDGES: tuple[Callable[[Case, Scene], Iterator[Finding]], ...] = (
     links.down,
     links.unbridged,
     netfilter.dropped,
+    misled.translated,
+    misled.misaddressed,
     routing.reverse_path,
     routing.not_forwarding,
     routes.no_way,

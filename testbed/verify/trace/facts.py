@@ -16,6 +16,8 @@ __all__ = ["Space", "in_words", "network_of", "space_of"]
 
 _UNRESOLVED = frozenset({"INCOMPLETE", "FAILED"})
 """States of a neighbour that was asked for and did not answer."""
+_USUAL = (0, 32766, 32767)
+"""Priorities of the rules for the tables local, main and default."""
 _ORDER = {"main": 0, "default": 2}
 """Of routing tables with an equal prefix; others are looked up before these."""
 
@@ -57,6 +59,21 @@ class Space:
             info.get("local") == address
             for row in self.after.get("addresses", ())
             for info in row.get("addr_info", ())
+        )
+
+    @property
+    def macs(self) -> frozenset[str]:
+        """Of its interfaces; empty: unknown."""
+        links = self.after.get("links") or self.before.get("links", ())
+        return frozenset(str(link["address"]) for link in links if link.get("address"))
+
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """Its routing policy rules besides those that every namespace has, as ``ip rule``."""
+        return tuple(
+            " ".join(f"{key} {value}".rstrip() for key, value in rule.items() if value is not None)
+            for rule in self.after.get("rules", ())
+            if rule.get("priority") not in _USUAL
         )
 
     def moved(self, counter: str) -> tuple[int, int] | None:

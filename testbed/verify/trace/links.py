@@ -99,9 +99,9 @@ def down(case: Case, scene: Scene) -> Iterator[Finding]:
 def unbridged(case: Case, scene: Scene) -> Iterator[Finding]:
     """Ports that must be of one bridge, and are not."""
     path = scene.leg.expected
-    for index in (scene.index, scene.index + 1):
-        if scene.next is None or not 0 < index < len(path):
-            continue
+    if scene.next is None:
+        return
+    for index in range(max(1, scene.index), len(path)):
         before, now = path[index - 1], path[index]
         space = case.space(now.place)
         if before.place != now.place or not (one := space.link(before.interface)):
@@ -112,7 +112,8 @@ def unbridged(case: Case, scene: Scene) -> Iterator[Finding]:
             link, above = (one, other) if port is before else (other, one)
             wanted = bridge.interface if _is_bridge(above) else above.get("master")
             if wanted and link.get("master") != wanted and _is_a_pods(link):
-                yield _not_a_port(port, str(wanted))
+                near = index <= scene.index + 1
+                yield _not_a_port(port, str(wanted), 86 if near else 50)
 
 
 def _is_bridge(link: Mapping[str, Any]) -> bool:
@@ -125,9 +126,9 @@ def _is_a_pods(link: Mapping[str, Any]) -> bool:
     return bool(kind == "veth" and link.get("ifname") != UPLINK)
 
 
-def _not_a_port(hop: ExpectedHop, bridge: str) -> Finding:
+def _not_a_port(hop: ExpectedHop, bridge: str, weight: int) -> Finding:
     return Finding(
-        86,
+        weight,
         "interface-down",
         hop.place,
         f"{hop.place}'s {hop.interface} is no port of {bridge}",

@@ -8,7 +8,7 @@ from testbed.packets.packet import Packet
 from testbed.verify.trace.case import Case, Finding, Scene
 from testbed.verify.trace.rulesets import Rule, iptables, nftables, tc
 
-__all__ = ["dropped", "moved"]
+__all__ = ["counted", "dropped"]
 
 _POLICY_CHAINS = ("cali-", "KUBE-NWPLCY", "KUBE-POD-FW", "KUBE-POLICY")
 _HERE, _ELSEWHERE, _UNCOUNTED = 90, 30, 20
@@ -23,15 +23,15 @@ def dropped(case: Case, scene: Scene) -> Iterator[Finding]:
     for place in dict.fromkeys((*scene.places, *path)):
         near = place in scene.places
         interfaces = {hop.interface for hop in scene.leg.expected if hop.place == place} | {"lo"}
-        for rule, before in moved(case, place):
-            if rule.may_match(forms, interfaces):
+        for rule, before in counted(case, place):
+            if rule.drops and rule.may_match(forms, interfaces):
                 yield _finding(place, rule, before, _HERE if near else _ELSEWHERE)
         if near:
             yield from _uncounted(case, place, forms, interfaces)
 
 
-def moved(case: Case, place: str) -> Iterator[tuple[Rule, int]]:
-    """Rules that dropped anything while the probe was under way, with their counter before."""
+def counted(case: Case, place: str) -> Iterator[tuple[Rule, int]]:
+    """Rules that matched anything while the probe was under way, with their counter before."""
     space = case.space(place)
     for key, parse in (
         ("iptables", iptables),
@@ -42,7 +42,7 @@ def moved(case: Case, place: str) -> Iterator[tuple[Rule, int]]:
         before = {rule.key: rule.packets or 0 for rule in parse(space.before.get(key, ""))}
         for rule in parse(space.after.get(key, "")):
             earlier = before.get(rule.key, 0)
-            if rule.drops and (rule.packets or 0) > earlier:
+            if (rule.packets or 0) > earlier:
                 yield rule, earlier
 
 

@@ -12,6 +12,8 @@ from testbed.verify.trace.routing import back, onward
 
 __all__ = ["no_way"]
 
+_BY_HAND = ("boot", "static")
+"""Protocols of routes that somebody typed."""
 _REFUSING = {
     "blackhole": "drops it",
     "unreachable": "answers that the host is unreachable",
@@ -34,7 +36,9 @@ def _judged(case: Case, scene: Scene, hop: ExpectedHop, question: Question) -> I
     known = space.route(question.to)
     taken, error = case.answer(question)
     if known is not None and known.get("type") in _REFUSING and not taken:
-        yield _refused(scene.where, known)
+        yield _refused(case, scene.where, question.to, known)
+    elif not taken and (policies := space.policies) and _refusing(error):
+        yield _by_policy(scene.where, question, error, policies)
     elif not taken and (known is None or "unreachable" in error.lower()):
         yield _none(case, scene, question.to, space)
         return
@@ -55,7 +59,7 @@ def _earlier(case: Case, scene: Scene, hop: ExpectedHop, to: str) -> Iterator[Fi
     if route is None:
         found = _none(case, scene, to, space)
     elif route.get("type") in _REFUSING:
-        found = _refused(scene.where, route)
+        found = _refused(case, scene.where, to, route)
     elif route.get("dev") != hop.interface or _by_default(case, scene, route):
         found = _elsewhere(case, scene, f"by {hop.interface}", to, route, route)
     else:
@@ -72,8 +76,17 @@ def _by_default(case: Case, scene: Scene, known: Mapping[str, Any] | None) -> bo
     return to.pod and scene.where == case.node(scene.where)
 
 
-def _refused(place: str, route: Mapping[str, Any]) -> Finding:
+def _refused(case: Case, place: str, to: str, route: Mapping[str, Any]) -> Finding:
     kind = str(route["type"])
+    if route.get("protocol", "boot") not in _BY_HAND:  # Calico's own, around the pods' routes
+        return Finding(
+            81,
+            "no-route",
+            place,
+            f"{place} dropped it: it has no route to {to} within {route.get('dst')}",
+            (f"{place}: {in_words(route)} (the CNI's own, for what is not assigned)",),
+            f"{case.repair(place)}; if it is a pod's route, restart {place}'s container",
+        )
     return Finding(
         81,
         "blackhole",
@@ -81,6 +94,24 @@ def _refused(place: str, route: Mapping[str, Any]) -> Finding:
         f"{place} dropped it: its {kind} route {route.get('dst')} {_REFUSING[kind]}",
         (f"{place}: {in_words(route)}",),
         f"`ip route del {kind} {route.get('dst')}` on {place}",
+    )
+
+
+def _refusing(error: str) -> bool:
+    """What ``ip route get`` says of rules of type unreachable, blackhole and prohibit."""
+    words = ("No route to host", "Invalid argument", "Permission denied")
+    return any(each in error for each in words)
+
+
+def _by_policy(place: str, question: Question, error: str, policies: tuple[str, ...]) -> Finding:
+    asked = f"ip route get {question.to} from {question.source} iif {question.interface}"
+    return Finding(
+        81,
+        "blackhole",
+        place,
+        f"{place} dropped it: a routing policy rule refuses packets from {question.source}",
+        (f"{place}: {asked}: {error}", *(f"{place}: ip rule: {each}" for each in policies)),
+        f"look at `ip rule` on {place} and the tables that it names",
     )
 
 
@@ -129,7 +160,7 @@ def _unanswerable(case: Case, scene: Scene, back: Question) -> Iterator[Finding]
     if route or case.walk.reply.observed:
         return
     if known is not None and known.get("type") in _REFUSING:
-        yield _refused(scene.where, known)
+        yield _refused(case, scene.where, back.to, known)
     elif "unreachable" in error.lower():
         yield _none(case, scene, back.to, space)
 

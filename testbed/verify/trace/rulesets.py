@@ -46,6 +46,11 @@ class Rule:
         return self.kind, self.table, self.chain, not self.number, self.text, self.occurrence
 
     @property
+    def translates(self) -> bool:
+        """Whether it gives packets another destination."""
+        return any(word in self.text for word in ("-j DNAT", "-j REDIRECT", "dnat ", "redirect"))
+
+    @property
     def is_policy(self) -> bool:
         """Whether it is what a chain does with what no rule decides."""
         return self.number == 0

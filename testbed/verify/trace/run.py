@@ -16,6 +16,7 @@ from testbed.verify.observed import Observed
 from testbed.verify.trace import diagnosis, path
 from testbed.verify.trace.case import Case
 from testbed.verify.trace.conversation import Conversation, Sent, conversing
+from testbed.verify.trace.facts import space_of
 from testbed.verify.trace.model import IN, Diagnosis, Endpoint, Event, Facts, Probe, Trace
 from testbed.verify.trace.walk import follow
 
@@ -86,7 +87,8 @@ def traced(
         for event in events(capture, ports, (source, target))
         if event.place in places or not flooded(event, before)
     ]
-    walk = follow(seen, probe, expected, source, target, nodes=observed.node_ips)
+    macs = {end.place: space_of(before, end.node, end.place).macs for end in (source, target)}
+    walk = follow(seen, probe, expected, source, target, nodes=observed.node_ips, macs=macs)
     case = Case(probe, source, target, walk, observed, {}, sent.answered, sent.error)
     found = Trace(
         testbed=cluster.name,

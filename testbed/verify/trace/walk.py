@@ -22,6 +22,9 @@ __all__ = ["Expected", "Walk", "follow", "mismatch", "tunnel"]
 
 Expected: TypeAlias = tuple[tuple[ExpectedHop, ...], tuple[ExpectedHop, ...]]
 _NO_NODES: Mapping[str, IPv4Address] = MappingProxyType({})
+_NO_MACS: Mapping[str, Collection[str]] = MappingProxyType({})
+_GROUP = 0x01
+"""The bit of a MAC's first byte that says it is of several: broadcast, multicast."""
 _SKEW_NS = 100_000
 """How far stamps of one frame can be the wrong way round."""
 
@@ -46,6 +49,7 @@ def follow(
     target: Endpoint,
     *,
     nodes: Mapping[str, IPv4Address] = _NO_NODES,
+    macs: Mapping[str, Collection[str]] = _NO_MACS,
 ) -> Walk:
     """Find the probe in what was captured.
 
@@ -57,6 +61,8 @@ def follow(
         target: who is to answer.
         nodes: the underlay's addresses, between which encapsulated packets must go; without a
             node's address, its part of the outer header is not judged.
+        macs: of the interfaces of the source's and the target's namespace. A frame for another MAC
+            is not delivered; without them none is judged by its MAC.
     """
     found = correlate(events, probe, source)
     places = {hop.place for leg in expected for hop in leg}
@@ -69,8 +75,9 @@ def follow(
         ("reply", found.reply, expected[1], source),
     ):
         near, away = _split(sights, places)
-        aligned = _aligned(events, near, path, nodes)
-        complete = _complete(aligned, path, end)
+        own = macs.get(end.place, ())
+        aligned = _aligned(events, near, path, nodes, own)
+        complete = _complete(aligned, path, end, own)
         seen = [sight for sight, _ in aligned]
         told = happenings.of(seen, complete, found.retransmissions.get(role, 0))
         number = len(legs[0].observed) + 1 if legs else 1
@@ -113,6 +120,7 @@ def _aligned(
     sights: Sequence[Sight],
     path: Sequence[ExpectedHop],
     nodes: Mapping[str, IPv4Address],
+    macs: Collection[str],
 ) -> _Aligned:
     free = dict(enumerate(path))
     aligned: _Aligned = []
@@ -121,7 +129,9 @@ def _aligned(
             (
                 index
                 for index, hop in free.items()
-                if _crosses(sight.event, hop) and not mismatch(sight.event, path, index, nodes)
+                if _crosses(sight.event, hop)
+                and not mismatch(sight.event, path, index, nodes)
+                and (index + 1 < len(path) or _is_for(sight.event, macs))
             ),
             None,
         )
@@ -231,7 +241,18 @@ def _settled(aligned: _Aligned) -> _Aligned:
     return ordered
 
 
-def _complete(aligned: _Aligned, path: Sequence[ExpectedHop], end: Endpoint) -> bool:
+def _is_for(event: Event, macs: Collection[str]) -> bool:
+    """Whether a frame is for an interface with one of these MACs, or for several, or nobody knows.
+
+    A tap also sees what the kernel drops because it is for another host.
+    """
+    mac = event.packet.destination_mac
+    return not macs or mac is None or mac in macs or bool(int(mac[:2], 16) & _GROUP)
+
+
+def _complete(
+    aligned: _Aligned, path: Sequence[ExpectedHop], end: Endpoint, macs: Collection[str]
+) -> bool:
     """Whether it arrived: at the last expected hop, or in some other way where it should end."""
     if any(index is not None and index == len(path) - 1 for _, index in aligned):
         return True
@@ -239,6 +260,7 @@ def _complete(aligned: _Aligned, path: Sequence[ExpectedHop], end: Endpoint) -> 
         sight.event.place == end.place
         and sight.event.direction == IN
         and sight.event.packet.inner is None
+        and _is_for(sight.event, macs)
         and str(sight.event.packet.destination) == end.ip
         for sight, _ in aligned
     )
