@@ -39,10 +39,8 @@ def crossings(leg: Leg) -> list[tuple[str, str, str]]:
 
 def way(live: Running, source: str, target: str) -> list[tuple[str, str, str]]:
     """From one node's pod to the other's, crossing by crossing."""
-    ends = [live.pod(name) for name in (source, target)]
-    (sender, receiver), (first, last) = (
-        [str(pod[word]) for pod in ends] for word in ("host_interface", "node")
-    )
+    sender, receiver = (live.pods[name].veth.device for name in (source, target))
+    first, last = (live.pods[name].node.name for name in (source, target))
     return [
         (f"default/{source}", "eth0", "out"),
         (first, sender, "in"),

@@ -103,6 +103,7 @@ def test_encapsulation_as_asked_for() -> None:
     [
         (VXLAN(2, 8472), None, "VNI 1, not 2"),
         (VXLAN(1, 4789), None, "UDP 8472, not 4789"),
+        (VXLAN(2, 4789), None, "VNI 1, not 2; UDP 8472, not 4789"),
         (IPIP(), None, "VXLAN VNI 1, UDP 8472, not IP-in-IP"),
         (VXLAN(), (NODE1, NODE3), "outer 172.18.0.2 > 172.18.0.3, not node1 and node3"),
         (VXLAN(), (NODE2, NODE1), "outer 172.18.0.2 > 172.18.0.3, not node2 and node1"),
@@ -203,3 +204,7 @@ def test_explanations_are_of_the_last_truth_value() -> None:
     assert explanations.last() == ""
     assert ALL.tcp()
     assert explanations.last().startswith("<1 packets TCP")
+    assert len(ALL.icmp()) == 3
+    assert explanations.last().startswith("<3 packets ICMP")
+    assert [each.ttl for each in ALL.arp()] == [None]
+    assert explanations.last().startswith("<1 packets ARP")

@@ -53,16 +53,17 @@ def test_no_words_are_all_uplinks() -> None:
 def test_every_wrong_word_at_once() -> None:
     """With what there is."""
     with pytest.raises(UsageError) as caught:
-        sources(ROUTED, OBSERVED, ["nope:eth0", "node1", "node2:", "node3", "web:lo"])
+        sources(ROUTED, OBSERVED, ["nope:eth0", "node1:eth0:x", "node2:", "node3", "web:lo"])
     lines = str(caught.value).splitlines()
-    assert lines[:5] == [
+    assert lines[:6] == [
         "nope:eth0: there is no node, router or pod 'nope'",
+        "node1:eth0:x: there is one colon too many",
         "node2:: an interface is missing after the colon",
         "node3: node3 does not run",
         "nodes: node1, node2, node3",
         "routers: tor",
     ]
-    assert lines[5].startswith("pods: ")
+    assert lines[6].startswith("pods: ")
 
 
 class Agent:
