@@ -26,8 +26,9 @@ PROBES = {
     "CE": "-Q 0x03",
     "a short TTL": "-t 5",
 }
-_DIFFERS = {"identification", "time_ns", "payload", "inner"}
-"""Ids and time; payloads hold a timestamp, and what is inside is compared by itself."""
+_DIFFERS = {"identification", "icmp_identity", "time_ns", "payload", "inner"}
+"""Ids, ping's own too, and time; payloads hold a timestamp, and what is inside is compared by
+itself."""
 
 
 def described(frame: Packet) -> list[dict[str, Any]]:

@@ -135,7 +135,7 @@ def faults(world: World) -> list[Fault]:
     flush = f"ip neigh flush to {there}"
     deliverer = "cni0" if world.cni == "flannel" else veth
     other = world.live.ip("netexec-node2-2")
-    ignore = f"nsenter --net={world.netns} {sysctl}.conf.eth0.arp_ignore"
+    arp = f"nsenter --net={world.netns} ip link set eth0 arp"
     return [
         missing_route(world),
         *wrong_ways(world),
@@ -213,7 +213,7 @@ def faults(world: World) -> list[Fault]:
         ),
         Fault(
             "ARP unanswered",
-            *both("node2", f"{ignore}=8; {flush}", f"{ignore}=0; {flush}"),
+            *both("node2", f"{arp} off; {flush}", f"{arp} on; {flush}"),
             "arp-unanswered",
             ("node2", f"default/{THERE}"),
         ),
@@ -271,7 +271,7 @@ def blocked_tunnels(world: World) -> Iterator[Fault]:
         words = "-p udp --dport 8472 -j DROP"
         yield Fault("UDP 8472 blocked", *rule("node2", f"INPUT {words}"), "rule", ("node2",))
         yield Fault("UDP 8472 not let out", *rule("node1", f"OUTPUT {words}"), "rule", ("node1",))
-    elif world.overlay == "tunl0" and world.live.cluster.ipip == "kernel":
+    elif world.overlay == "tunl0" and world.live.outcome.status["ipip"] == "kernel":
         yield Fault("protocol 4 blocked", *rule("node2", "INPUT -p 4 -j DROP"), "rule", ("node2",))
     elif world.overlay == "tunl0":
         # Classic BPF, which every kernel has: drop (2) what has 4 in the tenth byte behind 14.
