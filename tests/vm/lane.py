@@ -26,7 +26,10 @@ from tests.vm.cache import Cache, home
 from tests.vm.machine import Accelerator, Disk, Emulator
 
 NO_VERDICT = 125
-RESULTS = ("console.log", "dmesg.txt", "dockerd.log", "junit.xml", "lsmod.txt", "pcaps", "status")
+RESULTS = (
+    *("console.log", "dmesg.txt", "dockerd.log", "flight", "junit.xml", "lsmod.txt", "pcaps"),
+    "status",
+)
 """What a run leaves in its output folder, and the next one replaces."""
 _BOOT_SECONDS = 30
 """Of a machine that is not much slower than ours, from power on to tests and back off."""

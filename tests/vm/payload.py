@@ -44,13 +44,14 @@ def command(arguments: Sequence[str], slowness: int, seconds: int) -> str:
         *("python3", "-m", "pytest", "-p", "testbed.pytest_plugin", "-p", "no:cacheprovider"),
         *("-v", "--color=no", "--durations=15", f"--timeout={_TEST_SECONDS * slowness}"),
         *("--junitxml=/out/junit.xml", "-o", "junit_family=xunit1", "--basetemp=/tmp/pytest"),
+        "--flight-dir=/out/flight",
         *arguments,
     ]
     limit = ["timeout", "--signal=INT", f"--kill-after={GRACE_SECONDS}", str(seconds)]
     return (
         "#!/bin/bash\n"
         "export PYTHONPATH=/opt/packages PYTHONUNBUFFERED=1 TERM=dumb COLUMNS=100\n"
-        f"export TESTBED_TEST_SLOWNESS={slowness} TESTBED_TEST_PCAPS=/out/pcaps\n"
+        f"export TESTBED_TEST_SLOWNESS={slowness}\n"
         "cd /payload/project || exit 125\n"
         f"exec {shlex.join([*limit, *pytest])}\n"
     )
