@@ -127,97 +127,114 @@ def rule(where: str, words: str) -> tuple[Steps, Steps]:
 
 def faults(world: World) -> list[Fault]:
     """Every fault that this CNI can have."""
-    here, there, veth = world.here, world.there, world.veth
-    sysctl = "sysctl -qw net.ipv4"
-    on_veth = world.run("node2", f"ip -4 route show dev {veth}").strip()
-    again = f"; ip route replace {on_veth} dev {veth}" if on_veth else ""
-    mtu = world.run("node1", f"cat /sys/class/net/{world.overlay}/mtu").strip()
-    flush = f"ip neigh flush to {there}"
-    deliverer = "cni0" if world.cni == "flannel" else veth
-    other = world.live.ip("netexec-node2-2")
-    arp = f"nsenter --net={world.netns} ip link set eth0 arp"
     return [
         missing_route(world),
         *wrong_ways(world),
         *own_routes(world),
         *blocked_tunnels(world),
-        Fault("FORWARD drops", *rule("node2", f"FORWARD -d {there} -j DROP"), "rule", ("node2",)),
-        Fault("rejected", *rule("node1", f"FORWARD -d {there} -j REJECT"), "rule", ("node1",)),
-        Fault(
-            "reply dropped",
-            *rule("node2", f"FORWARD -s {there} -j DROP"),
-            "rule",
-            ("node2",),
-            leg="reply",
-        ),
-        Fault(
-            "MTU",
-            *both(
-                "node1",
-                f"ip link set {world.overlay} mtu 1300",
-                f"ip link set {world.overlay} mtu {mtu}",
-            ),
-            "mtu",
-            ("node1",),
-            {"size": 1400, "dont_fragment": True},
-        ),
-        Fault(
-            "rp_filter",
-            *both(
-                "node2",
-                f"ip route add {here} dev {veth}; {sysctl}.conf.all.rp_filter=1",
-                f"{sysctl}.conf.all.rp_filter=0; ip route del {here} dev {veth}",
-            ),
-            "rp-filter",
-            ("node2",),
-        ),
-        Fault(
-            "interface down",
-            *both("node2", f"ip link set {veth} down", f"ip link set {veth} up{again}"),
-            "interface-down",
-            ("node2",),
-        ),
-        Fault(
-            "forwarding off",
-            *both("node2", f"{sysctl}.ip_forward=0", f"{sysctl}.ip_forward=1"),
-            "forwarding-off",
-            ("node2",),
-        ),
-        Fault(
-            "wrong neighbour",
-            *both(
-                "node2",
-                f"ip neigh replace {there} lladdr 02:00:00:00:00:99 dev {deliverer} nud permanent",
-                f"ip neigh del {there} dev {deliverer}",
-            ),
-            "no-neighbour",
-            ("node2",),
-        ),
-        Fault(
-            "DNAT elsewhere",
-            *rule("node2", f"PREROUTING -t nat -d {there} -p tcp -j DNAT --to {other}"),
-            "nat",
-            ("node2",),
-            {"protocol": "tcp", "port": 8080},
-        ),
-        Fault(
-            "routing policy",
-            *both(
-                "node1",
-                f"ip rule add from {here} prio 100 lookup 77;"
-                " ip route add unreachable default table 77",
-                "ip rule del prio 100; ip route flush table 77",
-            ),
-            "blackhole",
-            ("node1",),
-        ),
-        Fault(
-            "ARP unanswered",
-            *both("node2", f"{arp} off; {flush}", f"{arp} on; {flush}"),
-            "arp-unanswered",
-            ("node2", f"default/{THERE}"),
-        ),
+        *in_rules(world),
+        *in_links(world),
+        *in_routing(world),
     ]
+
+
+def in_rules(world: World) -> Iterator[Fault]:
+    """netfilter: dropped, rejected, translated."""
+    there = world.there
+    other = world.live.ip("netexec-node2-2")
+    yield Fault("FORWARD drops", *rule("node2", f"FORWARD -d {there} -j DROP"), "rule", ("node2",))
+    yield Fault("rejected", *rule("node1", f"FORWARD -d {there} -j REJECT"), "rule", ("node1",))
+    yield Fault(
+        "reply dropped",
+        *rule("node2", f"FORWARD -s {there} -j DROP"),
+        "rule",
+        ("node2",),
+        leg="reply",
+    )
+    yield Fault(
+        "DNAT elsewhere",
+        *rule("node2", f"PREROUTING -t nat -d {there} -p tcp -j DNAT --to {other}"),
+        "nat",
+        ("node2",),
+        {"protocol": "tcp", "port": 8080},
+    )
+
+
+def in_links(world: World) -> Iterator[Fault]:
+    """Devices and neighbours."""
+    there, veth = world.there, world.veth
+    on_veth = world.run("node2", f"ip -4 route show dev {veth}").strip()
+    again = f"; ip route replace {on_veth} dev {veth}" if on_veth else ""
+    mtu = world.run("node1", f"cat /sys/class/net/{world.overlay}/mtu").strip()
+    flush = f"ip neigh flush to {there}"
+    arp = f"nsenter --net={world.netns} ip link set eth0 arp"
+    deliverer = "cni0" if world.cni == "flannel" else veth
+    yield Fault(
+        "MTU",
+        *both(
+            "node1",
+            f"ip link set {world.overlay} mtu 1300",
+            f"ip link set {world.overlay} mtu {mtu}",
+        ),
+        "mtu",
+        ("node1",),
+        {"size": 1400, "dont_fragment": True},
+    )
+    yield Fault(
+        "interface down",
+        *both("node2", f"ip link set {veth} down", f"ip link set {veth} up{again}"),
+        "interface-down",
+        ("node2",),
+    )
+    yield Fault(
+        "wrong neighbour",
+        *both(
+            "node2",
+            f"ip neigh replace {there} lladdr 02:00:00:00:00:99 dev {deliverer} nud permanent",
+            f"ip neigh del {there} dev {deliverer}",
+        ),
+        "no-neighbour",
+        ("node2",),
+    )
+    yield Fault(
+        "ARP unanswered",
+        *both("node2", f"{arp} off; {flush}", f"{arp} on; {flush}"),
+        "arp-unanswered",
+        ("node2", f"default/{THERE}"),
+    )
+
+
+def in_routing(world: World) -> Iterator[Fault]:
+    """Settings and policies around routes."""
+    here, veth = world.here, world.veth
+    sysctl = "sysctl -qw net.ipv4"
+    yield Fault(
+        "rp_filter",
+        *both(
+            "node2",
+            f"ip route add {here} dev {veth}; {sysctl}.conf.all.rp_filter=1",
+            f"{sysctl}.conf.all.rp_filter=0; ip route del {here} dev {veth}",
+        ),
+        "rp-filter",
+        ("node2",),
+    )
+    yield Fault(
+        "forwarding off",
+        *both("node2", f"{sysctl}.ip_forward=0", f"{sysctl}.ip_forward=1"),
+        "forwarding-off",
+        ("node2",),
+    )
+    yield Fault(
+        "routing policy",
+        *both(
+            "node1",
+            f"ip rule add from {here} prio 100 lookup 77;"
+            " ip route add unreachable default table 77",
+            "ip rule del prio 100; ip route flush table 77",
+        ),
+        "blackhole",
+        ("node1",),
+    )
 
 
 def missing_route(world: World) -> Fault:
