@@ -12,7 +12,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from testbed.agent import pcapng
-from testbed.flight_recorder import Evidence, merge
+from testbed.flight_recorder import APPLICATION, Evidence
+from testbed.packets.merging import merged
 
 __all__ = ["PACKETS", "SUMMARY", "cleared", "folder_name", "save", "summary"]
 
@@ -44,7 +45,7 @@ def save(
 ) -> list[str]:
     """Write ``folder``; return a list of what is in it, and of what is missing."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / PACKETS).write_bytes(merge(each.pcapng for each in found))
+    (folder / PACKETS).write_bytes(merged((each.pcapng for each in found), APPLICATION))
     lines = summary(found, headline=headline, slice_ns=slice_ns)
     (folder / SUMMARY).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     listed = [SUMMARY, f"{PACKETS}: {sum(map(_frames, found))} frames"]

@@ -11,27 +11,29 @@ however it ends, the engine closes that input, and the node kills tcpdump and re
 from __future__ import annotations
 
 import base64
-import heapq
 import json
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from testbed.agent import pcapng
 from testbed.errors import NodeError, TestbedError
 from testbed.node import container
 from testbed.node.parallel import each
 from testbed.node.session import Session
+from testbed.packets.merging import merged
 
 if TYPE_CHECKING:
     import docker
 
     from testbed.topology.model import Cluster
 
-__all__ = ["Evidence", "FlightRecorder", "merge"]
+__all__ = ["APPLICATION", "Evidence", "FlightRecorder"]
+
+APPLICATION = "testbed flight recorder"
+"""What pcapng files say that they are of."""
 
 _FILES = 8
 RING = f"""\
@@ -103,7 +105,8 @@ class FlightRecorder:
 
     def slice(self, begin_ns: int, end_ns: int) -> bytes:
         """The frames of all nodes between two times, as one pcapng file ordered by time."""
-        return merge(each.pcapng for each in self.collect(begin_ns, end_ns, texts=False))
+        found = self.collect(begin_ns, end_ns, texts=False)
+        return merged((each.pcapng for each in found), APPLICATION)
 
     def stop(self) -> None:
         """End all rings; nothing of them stays on the nodes."""
@@ -211,24 +214,6 @@ class _Ring:
         except OSError as error:  # also the SDK's errors, which are those of requests
             return f"{error}\n"
         return str(words.decode(errors="replace"))
-
-
-def merge(files: Iterable[bytes]) -> bytes:
-    """One pcapng file of several, ordered by time; each of them is."""
-    interfaces: list[bytes] = []
-    streams = []
-    for file in files:
-        reader = pcapng.Reader()
-        records = [each for each in reader.feed(file) if isinstance(each, pcapng.Record)]
-        first = len(interfaces)
-        interfaces += [pcapng.interface(each.name, each.link_type) for each in reader.interfaces]
-        streams.append([each._replace(index=first + each.index) for each in records])
-    merged = heapq.merge(*streams, key=lambda record: record.time_ns)
-    packets = (
-        pcapng.packet(each.index, each.time_ns, each.data, each.length, each.direction)
-        for each in merged
-    )
-    return b"".join([pcapng.section("testbed flight recorder"), *interfaces, *packets])
 
 
 def _first_line(error: Exception) -> str:

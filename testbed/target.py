@@ -13,6 +13,7 @@ from testbed import existing
 from testbed.errors import MissingCapabilityError, NodeError, UsageError
 from testbed.node import engine, inventory, streams
 from testbed.topology.model import Cluster
+from testbed.topology.places import there_is
 
 if TYPE_CHECKING:
     import docker
@@ -57,12 +58,8 @@ def resolve(cluster: Cluster, text: str) -> Target:
                 )
             suffix = f":{container}" if container else ""
             return Target(f"{cluster.name}-{pod.node}", f"{key}{suffix}")
-    pods = [pod.key.removeprefix("default/") for pod in cluster.pods]
     raise UsageError(
-        f"testbed {cluster.name!r} has no node, router or pod {text!r}.\n"
-        f"nodes: {', '.join(nodes)}\n"
-        + (f"routers: {', '.join(routers)}\n" if routers else "")
-        + f"pods: {', '.join(pods) or 'none'}"
+        f"testbed {cluster.name!r} has no node, router or pod {text!r}.\n{there_is(cluster)}"
     )
 
 

@@ -10,12 +10,30 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
-__all__ = ["ARP", "ICMP", "ICMPV6", "IPIP", "IPV4", "IPV6", "TCP", "UDP", "Arp", "Packet", "Tcp"]
+__all__ = [
+    "ARP",
+    "ICMP",
+    "ICMPV6",
+    "IPIP",
+    "IPV4",
+    "IPV6",
+    "TCP",
+    "UDP",
+    "Arp",
+    "Packet",
+    "Tcp",
+    "is_group",
+]
 
 IPV4, ARP, IPV6 = 0x0800, 0x0806, 0x86DD
 """Ethertypes."""
 ICMP, IPIP, TCP, UDP, ICMPV6 = 1, 4, 6, 17, 58
 """IP protocols."""
+
+
+def is_group(mac: str) -> bool:
+    """Whether a MAC is of several: broadcast, multicast."""
+    return bool(int(mac[:2], 16) & 1)
 
 
 class Arp(NamedTuple):

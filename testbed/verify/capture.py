@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from testbed.errors import UsageError
 from testbed.node.parallel import each
 from testbed.topology.model import Cluster
+from testbed.topology.places import there_is
 from testbed.verify.observed import Observed
 from testbed.verify.recording import Feed, Recording
 
@@ -74,7 +75,7 @@ def sources(cluster: Cluster, observed: Observed, words: Iterable[str]) -> tuple
             device = device or UPLINK
             found[Source(f"{place}/{device}", node, device, pod)] = None
     if problems:
-        raise UsageError("\n".join([*problems, *(_there(cluster) if unknown else ())]))
+        raise UsageError("\n".join([*problems, *([there_is(cluster)] if unknown else [])]))
     return tuple(found)
 
 
@@ -83,14 +84,6 @@ def _places(cluster: Cluster) -> dict[str, str]:
     places = {pod.key: pod.node for pod in cluster.pods}
     places |= {router.name: router.name for router in cluster.routers}
     return places | {node.name: node.name for node in cluster.nodes}
-
-
-def _there(cluster: Cluster) -> Iterator[str]:
-    yield f"nodes: {', '.join(node.name for node in cluster.nodes)}"
-    if cluster.routers:
-        yield f"routers: {', '.join(router.name for router in cluster.routers)}"
-    pods = [pod.key.removeprefix("default/") for pod in cluster.pods]
-    yield f"pods: {', '.join(pods) or 'none'}"
 
 
 @contextmanager

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from testbed.agent import pcapng
 from testbed.flight_folder import cleared, folder_name, save
-from testbed.flight_recorder import Evidence, merge
+from testbed.flight_recorder import Evidence
+from testbed.packets.merging import merged
 
 STATE = {"pods": [{"namespace": "default", "name": "web", "host_interface": "veth1"}]}
 
@@ -32,7 +33,7 @@ def test_names_are_files_and_differ() -> None:
 def test_merged_by_time() -> None:
     """Every file's interfaces are kept apart."""
     reader = pcapng.Reader()
-    blocks = reader.feed(merge([file("a/eth0", 1, 4), b"", file("b/eth0", 2, 3)]))
+    blocks = reader.feed(merged([file("a/eth0", 1, 4), b"", file("b/eth0", 2, 3)], "test"))
     records = [block for block in blocks if isinstance(block, pcapng.Record)]
     assert [reader.interfaces[each.index].name for each in records] == [
         "a/eth0",

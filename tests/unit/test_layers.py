@@ -28,8 +28,8 @@ MAY_IMPORT = {
     "lifecycle": {"errors", "topology", "dataplane", "plan", "node", "verify", "existing"},
     "target": {"errors", "topology", "node", "existing"},
     "tracing": {"errors", "topology", "node", "existing", "verify"},
-    "flight_recorder": {"errors", "topology", "node", "agent"},
-    "flight_folder": {"errors", "flight_recorder", "agent"},
+    "flight_recorder": {"errors", "topology", "packets", "node"},
+    "flight_folder": {"errors", "packets", "flight_recorder", "agent"},
     "api": {"errors", "topology", "plan", "packets", "node", "verify", "existing", "lifecycle"}
     | {"target", "tracing"},
     "cli": {"errors", "topology", "dataplane", "plan", "packets", "node", "verify", "existing"}

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from testbed.packets.packet import Packet
+from testbed.packets.packet import Packet, is_group
 from testbed.verify.trace.case import Case, Finding, Scene
 from testbed.verify.trace.facts import Space
 from testbed.verify.trace.netfilter import counted
 
 __all__ = ["misaddressed", "translated"]
-
-_GROUP = 0x01
-"""The bit of a MAC's first byte that says it is of several: broadcast, multicast."""
 
 
 def misaddressed(case: Case, scene: Scene) -> Iterator[Finding]:
@@ -26,7 +23,7 @@ def misaddressed(case: Case, scene: Scene) -> Iterator[Finding]:
         return
     for layer in _ethernet(frames[-1].packet):
         mac = layer.destination_mac or ""
-        if int(mac[:2], 16) & _GROUP or any(mac in space.macs for space in spaces):
+        if is_group(mac) or any(mac in space.macs for space in spaces):
             continue
         sender = next(
             event.place

@@ -18,6 +18,7 @@ from typing import TypeAlias
 
 from testbed.errors import UsageError
 from testbed.topology.model import Cluster, Node, Router
+from testbed.topology.places import there_is
 from testbed.verify import oracle
 from testbed.verify.observed import Observed
 from testbed.verify.oracle import Encapsulation
@@ -47,12 +48,8 @@ def endpoint(cluster: Cluster, observed: Observed, text: str) -> Endpoint:
     if text in (*nodes, *routers):
         return _machine(observed, text)
     if pod is None:
-        pods = [pod.key.removeprefix("default/") for pod in cluster.pods]
         raise UsageError(
-            f"testbed {cluster.name!r} has no node, router or pod {text!r}.\n"
-            f"nodes: {', '.join(nodes)}\n"
-            + (f"routers: {', '.join(routers)}\n" if routers else "")
-            + f"pods: {', '.join(pods) or 'none'}"
+            f"testbed {cluster.name!r} has no node, router or pod {text!r}.\n{there_is(cluster)}"
         )
     if pod.host_network:
         return _machine(observed, pod.node)

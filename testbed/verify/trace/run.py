@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from testbed.agent import pcapng
 from testbed.packets import capturefile
 from testbed.packets.decoder import VXLAN_PORTS
+from testbed.packets.merging import merged
+from testbed.packets.packet import is_group
 from testbed.topology.model import Cluster
 from testbed.verify import oracle
 from testbed.verify.observed import Observed
@@ -23,7 +24,7 @@ from testbed.verify.trace.walk import follow
 if TYPE_CHECKING:
     import docker
 
-__all__ = ["events", "flooded", "merged", "trace", "traced"]
+__all__ = ["events", "flooded", "trace", "traced"]
 
 
 def trace(
@@ -79,7 +80,8 @@ def traced(
     ways = oracle.encapsulations(cluster)
     sent = _sent(nodes, probe, source, target)
     wireguard = [way.port for way in ways if isinstance(way, oracle.Wireguard)]
-    capture = merged(nodes.collect(sent, wireguard, facts=not sent.answered))
+    frames = nodes.collect(sent, wireguard, facts=not sent.answered)
+    capture = merged(frames, "testbed trace")
     ports = VXLAN_PORTS | {way.port for way in ways if isinstance(way, oracle.Vxlan)}
     places = {hop.place for leg in expected for hop in leg}
     seen = [
@@ -129,29 +131,6 @@ def _diagnosed(nodes: Conversation, case: Case) -> Diagnosis | None:
     return diagnosis.diagnose(replace(case, answers=answers))
 
 
-def merged(captures: Iterable[bytes]) -> bytes:
-    """One pcapng file of several, in the order of time."""
-    described: dict[pcapng.Interface, int] = {}
-    records: list[tuple[int, pcapng.Record]] = []
-    for capture in captures:
-        reader = pcapng.Reader()
-        for block in reader.feed(capture):
-            if isinstance(block, pcapng.Record):
-                seen = reader.interfaces[block.index]
-                records.append((described.setdefault(seen, len(described)), block))
-    records.sort(key=lambda each: each[1].time_ns)
-    return b"".join(
-        [
-            pcapng.section("testbed trace"),
-            *(pcapng.interface(each.name, each.link_type) for each in described),
-            *(
-                pcapng.packet(index, each.time_ns, each.data, each.length, each.direction)
-                for index, each in records
-            ),
-        ]
-    )
-
-
 def events(capture: bytes, ports: Iterable[int], ends: Iterable[Endpoint]) -> list[Event]:
     """Decode a capture whose interfaces have names such as ``default/a/eth0``.
 
@@ -175,7 +154,7 @@ def flooded(event: Event, facts: Mapping[str, Facts]) -> bool:
     key = "" if event.place == event.node else event.place
     links = facts.get(event.node, Facts()).before.get(key, {}).get("links", ())
     link = next((each for each in links if each["ifname"] == event.interface), None)
-    if link is None or wanted is None or event.direction != IN or int(wanted[:2], 16) & 1:
+    if link is None or wanted is None or event.direction != IN or is_group(wanted):
         return False
     tunnel = link.get("linkinfo", {}).get("info_kind") == "vxlan"
     return not tunnel and "master" not in link and wanted != link.get("address")

@@ -12,7 +12,7 @@ from ipaddress import IPv4Address
 from types import MappingProxyType
 from typing import TypeAlias
 
-from testbed.packets.packet import IPIP, UDP, Packet
+from testbed.packets.packet import IPIP, UDP, Packet, is_group
 from testbed.verify.oracle import Encapsulation, Ipip, Vxlan, Wireguard
 from testbed.verify.trace.correlation import Sight, correlate
 from testbed.verify.trace.happened import Happenings
@@ -23,8 +23,6 @@ __all__ = ["Expected", "Walk", "follow", "mismatch", "tunnel"]
 Expected: TypeAlias = tuple[tuple[ExpectedHop, ...], tuple[ExpectedHop, ...]]
 _NO_NODES: Mapping[str, IPv4Address] = MappingProxyType({})
 _NO_MACS: Mapping[str, Collection[str]] = MappingProxyType({})
-_GROUP = 0x01
-"""The bit of a MAC's first byte that says it is of several: broadcast, multicast."""
 _SKEW_NS = 100_000
 """How far stamps of one frame can be the wrong way round."""
 
@@ -247,7 +245,7 @@ def _is_for(event: Event, macs: Collection[str]) -> bool:
     A tap also sees what the kernel drops because it is for another host.
     """
     mac = event.packet.destination_mac
-    return not macs or mac is None or mac in macs or bool(int(mac[:2], 16) & _GROUP)
+    return not macs or mac is None or mac in macs or is_group(mac)
 
 
 def _complete(

@@ -10,6 +10,7 @@ import pytest
 
 from testbed.agent import pcapng
 from testbed.packets.capturefile import read
+from testbed.packets.merging import merged
 from testbed.topology.model import Backend, Cluster, Container, Node, Pod
 from testbed.verify.observed import Observed
 from testbed.verify.trace import run
@@ -180,7 +181,9 @@ def test_captures_are_merged_by_time() -> None:
     """Interfaces of the same name and link type are one; directions and lengths stay."""
     first = capture(("node1/eth0", "out", 10, REQUEST), ("node1/eth0", "in", 40, REPLY))
     second = capture(("node2/eth0", "in", 20, REQUEST), ("node2/eth0", "out", 30, REPLY))
-    packets = list(read(run.merged([first, b"", second, capture(("node1/eth0", "in", 1, REPLY))])))
+    packets = list(
+        read(merged([first, b"", second, capture(("node1/eth0", "in", 1, REPLY))], "test"))
+    )
     assert [(each.interface, each.direction, each.time_ns) for each in packets] == [
         ("node1/eth0", "in", 1),
         ("node1/eth0", "out", 10),
