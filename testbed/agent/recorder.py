@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 
 from . import evidence, pcapng
 from .documents import received
+from .stopping import handles
 
 __all__ = ["Frame", "main", "names", "read", "run"]
 
@@ -110,13 +111,17 @@ def _paused(ring: Path, problems: list[str]) -> Iterator[None]:
 
 
 def _tcpdump(ring: Path) -> int | None:
-    """The process of this ring's tcpdump, if it runs."""
+    """The process of this ring's tcpdump, if it runs.
+
+    One that has only begun does not count: until it catches SIGUSR1, the signal would end it.
+    """
     try:
         process = int((ring / "pid").read_text())
         name = Path(f"/proc/{process}/comm").read_text().strip()
+        status = Path(f"/proc/{process}/status").read_text()
     except (OSError, ValueError):
         return None
-    return process if name == "tcpdump" else None
+    return process if name == "tcpdump" and handles(status, signal.SIGUSR1) else None
 
 
 def _reaches(process: int, state: str, seconds: float) -> bool:

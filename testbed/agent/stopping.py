@@ -10,21 +10,21 @@ from pathlib import Path
 
 from .loop import EventLoop
 
-__all__ = ["GRACE", "Terminator", "handles_sigterm", "kill"]
+__all__ = ["GRACE", "Terminator", "handles", "kill"]
 
 GRACE = 1.0
 """Seconds between SIGTERM and SIGKILL. Kubernetes' default is 30; a testbed does not wait."""
 
 
-def handles_sigterm(status: str) -> bool:
-    """Whether a process with this ``/proc/<pid>/status`` catches SIGTERM.
+def handles(status: str, number: int) -> bool:
+    """Whether a process with this ``/proc/<pid>/status`` catches a signal.
 
     The first process of a PID namespace ignores signals it does not catch, so SIGTERM has no
-    effect on ``sleep infinity`` and waiting for it would be in vain.
+    effect on ``sleep infinity`` and waiting for it would be in vain; any other is ended by it.
     """
     for line in status.splitlines():
         if line.startswith("SigCgt:"):
-            return bool(int(line.split()[1], 16) >> signal.SIGTERM - 1 & 1)
+            return bool(int(line.split()[1], 16) >> number - 1 & 1)
     return False
 
 
@@ -66,4 +66,4 @@ class Terminator:
             status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
         except OSError:
             return
-        kill(pid, signal.SIGTERM if handles_sigterm(status) else signal.SIGKILL)
+        kill(pid, signal.SIGTERM if handles(status, signal.SIGTERM) else signal.SIGKILL)

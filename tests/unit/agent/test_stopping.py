@@ -11,7 +11,7 @@ from typing import cast
 import pytest
 
 from testbed.agent.loop import EventLoop
-from testbed.agent.stopping import GRACE, Terminator, handles_sigterm, kill
+from testbed.agent.stopping import GRACE, Terminator, handles, kill
 from tests.unit.agent.fakes import FakeLoop
 
 
@@ -25,9 +25,9 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
 
 def test_who_catches_sigterm() -> None:
     """Bit 14 of SigCgt."""
-    assert handles_sigterm("Name:\tx\nSigCgt:\t0000000000004000\n")
-    assert not handles_sigterm("SigCgt:\t0000000000000002\n")
-    assert not handles_sigterm("")
+    assert handles("Name:\tx\nSigCgt:\t0000000000004000\n", signal.SIGTERM)
+    assert not handles("SigCgt:\t0000000000000002\n", signal.SIGTERM)
+    assert not handles("", signal.SIGTERM)
 
 
 def test_who_does_not_catch_it_is_killed_at_once(sleeper: subprocess.Popen[bytes]) -> None:
