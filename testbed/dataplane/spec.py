@@ -25,7 +25,9 @@ __all__ = [
     "PortMapping",
     "Process",
     "Ruleset",
+    "ServicesSpec",
     "Tunnel",
+    "Unit",
 ]
 
 
@@ -71,7 +73,7 @@ class Ruleset:
     name: str
     content: str
     tool: str = "iptables-restore"
-    """Or ``ipset``."""
+    """Or ``ipset``, ``wg``, ``nft``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,40 @@ class PodSpec:
     port_mappings: tuple[PortMapping, ...] = ()
     bandwidth: Mapping[str, int] = field(default_factory=dict)
     """The ``bandwidth`` capability: ``ingressRate``, ``egressRate``, bursts; bits per second."""
+
+
+Unit = Mapping[str, Any]
+"""Rules in native terms, as a proxy's planner writes them and one agent module each applies them.
+
+``iptables``
+    A fragment as of :class:`Ruleset`.
+``ipset``
+    A fragment as of :class:`Ruleset`, for ``ipset restore``.
+``nft``
+    ``{"chains": {name: {"base": "type filter hook …" or "", "rules": [rule, …]}},
+    "sets": {name: declaration}, "elements": {set's or map's name: {key: value or ""}}}`` of the
+    table ``ip kube-proxy``.
+``ipvs``
+    ``{"-t 10.96.0.10:80": {"flags": "-s rr", "servers": {"10.244.0.5:80": "-m -w 1"}}}``, as
+    ``ipvsadm --save --numeric`` spells them.
+``addresses``
+    A list of what ``kube-ipvs0`` holds.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ServicesSpec:
+    """What a node holds for Services; kept apart from :class:`NodeSpec`, as it changes by itself.
+
+    A unit may name chains of other units. The unit ``""`` is what all Services share (jumps,
+    dispatch); the others are named after their Service, ``namespace/name``.
+    """
+
+    mode: str
+    units: Mapping[str, Unit]
+    files: tuple[File, ...] = ()
+    processes: tuple[Process, ...] = ()
+    """Announcers of load balancer addresses, and the server of health check node ports."""
 
 
 @dataclass(frozen=True, slots=True)

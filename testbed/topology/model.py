@@ -11,12 +11,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 
+from testbed.topology.service import EndpointSlice, Service
+
 __all__ = [
     "MESH_AS_NUMBER",
     "Backend",
+    "Client",
     "Cluster",
     "Container",
     "ContainerPort",
+    "LoadBalancer",
     "Network",
     "Node",
     "Pod",
@@ -69,6 +73,10 @@ class Pod:
     share_process_namespace: bool = False
     restart_policy: str = "Always"
     """``Always``, ``OnFailure`` or ``Never``."""
+    owner: str = ""
+    """Name of the Deployment that it is of."""
+    gated: bool = False
+    """Whether a readiness gate holds it back: it runs, but is not ready."""
 
     @property
     def key(self) -> str:
@@ -119,6 +127,28 @@ class Router:
 
 
 @dataclass(frozen=True, slots=True)
+class Client:
+    """A container on the underlay that is no node: it is what reaches Services from outside."""
+
+    name: str
+    index: int
+    """Position among the clients, from 0."""
+    network: str = "default"
+    as_number: int | None = None
+    """The autonomous system in which it speaks eBGP with its network's nodes; ``None``: not."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadBalancer:
+    """How Services of type LoadBalancer get their addresses and make them known."""
+
+    pool: tuple[tuple[IPv4Address, IPv4Address], ...] = ()
+    """First and last address of each range; empty: chosen from the first network's subnet."""
+    announce: str = "layer2"
+    """By ARP from one elected node, or by ``bgp``."""
+
+
+@dataclass(frozen=True, slots=True)
 class Backend:
     """How packets cross the underlay: the CNI's own backend name and its options."""
 
@@ -145,6 +175,13 @@ class Cluster:
     routers: tuple[Router, ...] = ()
     ipip: str = "auto"
     """Which driver makes IP-in-IP tunnels: ``kernel``, ``ebpf``, or ``auto``."""
+    proxy: str = "iptables"
+    """kube-proxy's mode, a module of :mod:`testbed.proxy`; ``none``: there is no kube-proxy."""
+    clients: tuple[Client, ...] = ()
+    load_balancer: LoadBalancer = LoadBalancer()
+    services: tuple[Service, ...] = ()
+    slices: tuple[EndpointSlice, ...] = ()
+    """EndpointSlices that were written by hand."""
 
     def node(self, name: str) -> Node:
         """Return the node called ``name``.
