@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 from testbed.errors import UsageError
 from testbed.node import container, details, inventory, lock, underlay
 from testbed.node.parallel import each
+from testbed.services.kept import kept_by
+from testbed.services.state import Inputs, seen
+from testbed.services.status import entries
 from testbed.topology.model import Cluster, Router
 from testbed.topology.serialize import from_json
 
@@ -42,7 +45,7 @@ Narrator = Callable[[str, str, str], None]
 
 
 def down(client: docker.DockerClient, name: str, tell: Narrator) -> Counter[str]:
-    """Remove everything of testbed ``name``; return how many ``node`` and ``router`` there were."""
+    """Remove everything of testbed ``name``; return how many of each role there were."""
     with locked(name, tell):
         removed = inventory.remove_all(client, name)
     for listing in removed:
@@ -106,7 +109,8 @@ def status(client: docker.DockerClient, name: str, *, verbose: bool = False) -> 
     listings = inventory.containers(client, name)
     cluster = cluster_of(client, name, listings)
     states = states_of(client, listings)
-    value = describe(cluster, underlay.find(client, name), listings, states)
+    _, kept = kept_by(client, cluster, listings)
+    value = describe(cluster, underlay.find(client, name), listings, states, kept)
     if verbose:
         value |= details.read(client, cluster, listings, states)
     return value
@@ -117,8 +121,12 @@ def describe(
     segments: Mapping[str, Segment],
     listings: Mapping[str, inventory.Listing],
     states: Mapping[str, Mapping[str, Any]],
+    kept: Inputs,
 ) -> dict[str, Any]:
-    """Join the topology, the engine's networks and listing and the agents' states to a status."""
+    """Join the topology, the engine's networks and listing and the agents' states to a status.
+
+    ``kept`` is what nodes hold of Services.
+    """
     nodes = [
         {
             "name": node.name,
@@ -130,9 +138,18 @@ def describe(
         for node in cluster.nodes
     ]
     routers = [_router_status(router, segments, listings, states) for router in cluster.routers]
+    clients = [
+        {
+            "name": client.name,
+            "container": _container(listings.get(client.name)),
+            "ip": inventory.address(listings.get(client.name, {})),
+            "state": _state(client.name, listings, states),
+        }
+        for client in cluster.clients
+    ]
     running = {node for node, listing in listings.items() if listing["State"] == "running"}
     pods = [_pod_status(pod.key, pod.node, states, running) for pod in cluster.pods]
-    healthy = all(each["state"] == "ready" for each in (*nodes, *routers)) and all(
+    healthy = all(each["state"] == "ready" for each in (*nodes, *routers, *clients)) and all(
         each["state"] in ("Running", "Succeeded") for each in pods
     )
     return {
@@ -147,8 +164,9 @@ def describe(
         ],
         "nodes": nodes,
         "routers": routers,
+        "clients": clients,
         "pods": pods,
-        "services": [],
+        "services": entries(cluster, kept, seen(cluster, states)),
     }
 
 

@@ -1,4 +1,4 @@
-"""The story of a testbed on one page: prepare, network, nodes, check.
+"""The story of a testbed on one page: prepare, network, nodes, services, check.
 
 The command line and the tests both tell this story; neither adds to it.
 """
@@ -19,6 +19,10 @@ from testbed.existing import Narrator, cluster_of, describe, locked, states_of
 from testbed.node import container, features, image, inventory, underlay
 from testbed.node.parallel import each
 from testbed.plan import plan, require
+from testbed.services.converge import converge
+from testbed.services.kept import kept_by
+from testbed.services.state import seen
+from testbed.topology.load_balancer import addressed
 from testbed.topology.model import Cluster
 from testbed.verify import probe
 from testbed.verify.observed import Observed
@@ -55,6 +59,7 @@ def up(cluster: Cluster, client: docker.DockerClient, tell: Narrator) -> Outcome
             cluster = require(cluster, able)
         with _timed(seconds, "network"):
             networks = _networks(client, cluster, tell)
+            cluster = addressed(cluster, networks.subnets)
             specs = plan(cluster, networks, able)
             present = inventory.containers(client, cluster.name)
             _retire(client, cluster, present, tell)
@@ -69,9 +74,13 @@ def up(cluster: Cluster, client: docker.DockerClient, tell: Narrator) -> Outcome
             # In a BGP mesh the higher address dials, a second after it began: it begins first.
             order = specs[::-1]
             states = dict(zip((spec.node for spec in order), each(boot, order), strict=True))
+        with _timed(seconds, "services"):
+            listings = inventory.containers(client, cluster.name)
+            if cluster.services or cluster.slices or present:
+                pods = seen(cluster, states)
+                converge(client, cluster, networks, listings, pods, tell, verify=True)
         with _timed(seconds, "check"):
             tell("", "check", "probing all pod pairs")
-            listings = inventory.containers(client, cluster.name)
             outcome = _check(client, cluster, networks.segments, listings, states)
     return replace(outcome, seconds=seconds)
 
@@ -105,16 +114,21 @@ def _check(
     observed = Observed.of(addresses, states)
     containers = {node: listing["Names"][0].lstrip("/") for node, listing in running.items()}
     report, now = probe.run(client, cluster, containers, observed)
-    status = describe(cluster, segments, listings, {**states, **now})
-    findings = (*judge_routers(status["routers"]), *report.findings)
+    _, kept = kept_by(client, cluster, listings)
+    status = describe(cluster, segments, listings, {**states, **now}, kept)
+    findings = (
+        *judge_routers(status["routers"]),
+        *judge_routers(status["clients"], "client"),
+        *report.findings,
+    )
     return Outcome(replace(report, findings=findings), status)
 
 
-def judge_routers(routers: Iterable[Mapping[str, Any]]) -> Iterator[Finding]:
-    """Every router of a status runs, and its agent says that it is ready."""
+def judge_routers(routers: Iterable[Mapping[str, Any]], role: str = "router") -> Iterator[Finding]:
+    """Every router (or client) of a status runs, and its agent says that it is ready."""
     for router in routers:
         ok = router["state"] == "ready"
-        detail = "" if ok else f"the router is {router['state']}"
+        detail = "" if ok else f"the {role} is {router['state']}"
         yield Finding("node", "", router["name"], ok, detail)
 
 
@@ -147,12 +161,17 @@ def _networks(client: docker.DockerClient, cluster: Cluster, tell: Narrator) -> 
 def _setting(
     cluster: Cluster, networks: Underlay, image: str, able: Features, spec: NodeSpec
 ) -> container.Setting:
-    """Where the container of a node or a router is attached, and what else it cannot change."""
+    """Where the container of ``spec`` is attached, and what else it cannot change."""
     for router in cluster.routers:
         if router.name == spec.node:
             segments = [networks.segments[name] for name in router.networks]
             ways = [(each.identity, each.router_address(router.index)) for each in segments]
             return container.Setting(image, able, tuple(ways), spec.attachment, "router")
+    for client in cluster.clients:
+        if client.name == spec.node:
+            there = networks.segments[client.network].identity
+            address = networks.client_address(cluster, client)
+            return container.Setting(image, able, ((there, address),), spec.attachment, "client")
     node = cluster.node(spec.node)
     way = networks.segments[node.network].identity, networks.address_of(node.network, node.index)
     return container.Setting(image, able, (way,), spec.attachment)
@@ -164,9 +183,8 @@ def _retire(
     present: Mapping[str, inventory.Listing],
     tell: Narrator,
 ) -> None:
-    """Remove the nodes and routers that the topology no longer has."""
-    wanted = {node.name for node in cluster.nodes} | {router.name for router in cluster.routers}
-    gone = {node: listing for node, listing in present.items() if node not in wanted}
+    """Remove the nodes, routers and clients that the topology no longer has."""
+    gone = {name: each for name, each in present.items() if name not in cluster.machines}
     for node in gone:
         tell(node, "remove", "no longer in the topology")
     inventory.remove_containers(client, list(gone.values()))

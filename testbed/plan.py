@@ -5,7 +5,7 @@ A planner is found by its file's name: ``cni: flannel`` is :mod:`testbed.cni.fla
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from ipaddress import IPv4Network
@@ -14,21 +14,45 @@ from typing import Protocol, cast
 from uuid import NAMESPACE_DNS, UUID, uuid5
 
 import testbed.cni
+import testbed.proxy
 from testbed.bgp import router
-from testbed.dataplane import objects
+from testbed.dataplane import nft, objects
 from testbed.dataplane.features import Features
 from testbed.dataplane.native import native_files
-from testbed.dataplane.spec import ContainerSpec, KernelObject, NodeSpec, PodSpec, PortMapping
+from testbed.dataplane.spec import (
+    ContainerSpec,
+    KernelObject,
+    NodeSpec,
+    PodSpec,
+    PortMapping,
+    Ruleset,
+    Unit,
+)
 from testbed.dataplane.underlay import Segment, Underlay
+from testbed.dataplane.vantage import Vantage
 from testbed.errors import MissingCapabilityError, PlanError
 from testbed.overlay import ipip
 from testbed.topology.cnis import Traits
-from testbed.topology.model import Cluster, Node, Pod
+from testbed.topology.model import Client, Cluster, Node, Pod
+from testbed.topology.portals import Portal
 from testbed.topology.quantity import bits_per_second
 from testbed.topology.serialize import to_json
 
-__all__ = ["CniPlanner", "assumed_underlay", "cni", "cnis", "plan", "require"]
+__all__ = [
+    "CniPlanner",
+    "ProxyPlanner",
+    "assumed_underlay",
+    "cni",
+    "cnis",
+    "plan",
+    "proxies",
+    "proxy",
+    "require",
+    "vantage",
+]
 
+_RULES = {"ipset": "ipset", "iptables": "iptables-restore", "nft": "nft"}
+"""Key of a unit → tool of the ruleset, in the order in which they are applied."""
 _MAX_BURST = 2**32 - 1
 """Bits: what containerd passes with a rate, since Kubernetes' annotations know no burst."""
 
@@ -48,6 +72,23 @@ class CniPlanner(Protocol):
         """What ``node`` holds, without its pods."""
 
 
+class ProxyPlanner(Protocol):
+    """What a module of :mod:`testbed.proxy` offers."""
+
+    REQUIRES: frozenset[str]
+    """Kernel features (fields of :class:`Features`) without which the mode cannot run."""
+    SYSCTLS: Mapping[str, str]
+    """What kube-proxy sets on a node."""
+    OBJECTS: tuple[KernelObject, ...]
+    """What it makes besides rules."""
+
+    def dispatch(self, portals: Sequence[Portal], vantage: Vantage) -> Unit:
+        """What all Services share; ``portals`` are those of all of them, in order of their keys."""
+
+    def service(self, portals: Sequence[Portal], vantage: Vantage) -> Unit:
+        """What one Service has for itself; ``portals`` are its own."""
+
+
 def cni(name: str) -> CniPlanner:
     """The planner in ``testbed/cni/<name>.py``."""
     return cast(CniPlanner, import_module(f"testbed.cni.{name}"))
@@ -59,8 +100,24 @@ def cnis() -> dict[str, Traits]:
     return {name: cni(name).TRAITS for name in names}
 
 
+def proxy(mode: str) -> ProxyPlanner:
+    """The planner in ``testbed/proxy/<mode>.py``."""
+    return cast(ProxyPlanner, import_module(f"testbed.proxy.{mode}"))
+
+
+def proxies() -> tuple[str, ...]:
+    """kube-proxy's modes, and ``none``."""
+    return (*sorted(module.name for module in iter_modules(testbed.proxy.__path__)), "none")
+
+
+def vantage(cluster: Cluster, node: Node, underlay: Underlay, *, large: bool = False) -> Vantage:
+    """The node as its kube-proxy sees it."""
+    address = underlay.address_of(node.network, node.index)
+    return Vantage(node.name, address, cluster.cluster_cidr, cluster.service_cidr, large)
+
+
 def plan(cluster: Cluster, underlay: Underlay, features: Features) -> tuple[NodeSpec, ...]:
-    """One spec per node, in the topology's order, then one per router.
+    """One spec per node, in the topology's order, then one per router and one per client.
 
     Raises:
         MissingCapabilityError: the kernel lacks something the CNI needs.
@@ -74,12 +131,14 @@ def plan(cluster: Cluster, underlay: Underlay, features: Features) -> tuple[Node
         for node in cluster.nodes
     )
     routers = (router.plan(cluster, each, underlay) for each in cluster.routers)
-    state = to_json(cluster)
-    return tuple(_complete(spec, state) for spec in (*nodes, *routers))
+    clients = (_client(cluster, each, underlay) for each in cluster.clients)
+    state = to_json(replace(cluster, services=(), slices=()))  # those change by themselves
+    return tuple(_complete(spec, state) for spec in (*nodes, *routers, *clients))
 
 
 def _on_node(spec: NodeSpec, cluster: Cluster, node: Node, underlay: Underlay) -> NodeSpec:
-    """Add what every node has, whatever its CNI: the way to other networks, and its pods."""
+    """Add what every node has, whatever its CNI: the way to other networks, kube-proxy, pods."""
+    spec = _with_proxy(spec, cluster, node, underlay)
     return replace(
         spec,
         objects=_routed_networks(cluster, node, underlay) + spec.objects,
@@ -87,12 +146,42 @@ def _on_node(spec: NodeSpec, cluster: Cluster, node: Node, underlay: Underlay) -
     )
 
 
+def _with_proxy(spec: NodeSpec, cluster: Cluster, node: Node, underlay: Underlay) -> NodeSpec:
+    """Add what kube-proxy holds without any Service: the rest follows once pods have addresses.
+
+    Its rules come first, as kube-proxy starts before the CNI's daemon does: what Felix inserts at
+    the top of a chain is above them, and what flanneld appends is below.
+    """
+    if cluster.proxy == "none":
+        return spec
+    planner = proxy(cluster.proxy)
+    unit = planner.dispatch((), vantage(cluster, node, underlay))
+    rules = (
+        Ruleset("kube-proxy", nft.table([unit[key]]) if key == "nft" else unit[key], tool)
+        for key, tool in _RULES.items()
+        if key in unit
+    )
+    return replace(
+        spec,
+        sysctls={**planner.SYSCTLS, **spec.sysctls},
+        objects=planner.OBJECTS + spec.objects,
+        rulesets=(*rules, *spec.rulesets),
+    )
+
+
+def _client(cluster: Cluster, client: Client, underlay: Underlay) -> NodeSpec:
+    spec = router.plan_client(cluster, client, underlay)
+    return replace(spec, objects=_routed_networks(cluster, client, underlay))
+
+
 def _complete(spec: NodeSpec, state: Mapping[str, object]) -> NodeSpec:
     files = spec.files + native_files(spec.objects, spec.rulesets)
     return replace(spec, files=files, cluster=state)
 
 
-def _routed_networks(cluster: Cluster, node: Node, underlay: Underlay) -> tuple[KernelObject, ...]:
+def _routed_networks(
+    cluster: Cluster, node: Node | Client, underlay: Underlay
+) -> tuple[KernelObject, ...]:
     """Routes to the other networks by the first router that is on the node's and on theirs."""
     own = underlay.segments[node.network]
     ways = {
@@ -135,14 +224,24 @@ def require(cluster: Cluster, features: Features) -> Cluster:
         MissingCapabilityError: what is missing, and what to do.
     """
     cluster = replace(cluster, ipip=ipip.driver(cluster.ipip, features))
-    missing = sorted(cni(cluster.cni).requires(cluster) - features.available)
-    if missing:
-        raise MissingCapabilityError(
-            f"{cluster.cni} with backend {cluster.backend.type} needs what kernel "
-            f"{features.kernel_release} of the Docker host does not have: {', '.join(missing)}.\n"
-            "Load the modules on the host (`modprobe NAME`) or choose another backend; "
-            "`testbed doctor` shows what works."
-        )
+    needs = {
+        f"{cluster.cni} with backend {cluster.backend.type}": (
+            cni(cluster.cni).requires(cluster),
+            "another backend",
+        ),
+    }
+    if cluster.proxy != "none":
+        name = f"kube-proxy in mode {cluster.proxy}"
+        needs[name] = proxy(cluster.proxy).REQUIRES, "another mode with --proxy"
+    for who, (features_needed, instead) in needs.items():
+        missing = sorted(features_needed - features.available)
+        if missing:
+            raise MissingCapabilityError(
+                f"{who} needs what kernel {features.kernel_release} of the Docker host does not "
+                f"have: {', '.join(missing)}.\n"
+                f"Load the modules on the host (`modprobe NAME`) or choose {instead}; "
+                "`testbed doctor` shows what works."
+            )
     return cluster
 
 

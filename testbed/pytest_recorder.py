@@ -76,9 +76,7 @@ class Recorder:
         if not self.enabled or testbed.name in self._recorders:
             return
         cluster = testbed.cluster
-        containers = {
-            each.name: f"{testbed.name}-{each.name}" for each in (*cluster.nodes, *cluster.routers)
-        }
+        containers = {name: f"{testbed.name}-{name}" for name in cluster.machines}
         recorder = FlightRecorder(testbed.client, cluster, containers)
         self._recorders[testbed.name] = recorder
         with self._harmless("could not be begun"):

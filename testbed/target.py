@@ -1,4 +1,4 @@
-"""Nodes, routers and pods as targets of ``exec``, ``shell`` and ``logs``."""
+"""Nodes, routers, clients and pods as targets of ``exec``, ``shell`` and ``logs``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["Target", "become", "logs", "resolve"]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where to run something: a node's or router's container, and the pod inside it, if any."""
+    """Where to run something: a container of the engine, and the pod inside it, if any."""
 
     container: str
     pod: str = ""
@@ -38,14 +38,12 @@ class Target:
 
 
 def resolve(cluster: Cluster, text: str) -> Target:
-    """Find ``NODE``, ``ROUTER`` or ``[NAMESPACE/]POD[:CONTAINER]``; the first two win over pods.
+    """Find ``NODE``, ``ROUTER``, ``CLIENT`` or ``[NAMESPACE/]POD[:CONTAINER]``; pods come last.
 
     Raises:
-        UsageError: there is no such node, router, pod or container; the message lists them.
+        UsageError: there is no such node, router, client, pod or container; the message lists them.
     """
-    nodes = [node.name for node in cluster.nodes]
-    routers = [router.name for router in cluster.routers]
-    if text in (*nodes, *routers):
+    if text in cluster.machines:
         return Target(f"{cluster.name}-{text}")
     pod_text, _, container = text.partition(":")
     key = pod_text if "/" in pod_text else f"default/{pod_text}"
@@ -59,7 +57,8 @@ def resolve(cluster: Cluster, text: str) -> Target:
             suffix = f":{container}" if container else ""
             return Target(f"{cluster.name}-{pod.node}", f"{key}{suffix}")
     raise UsageError(
-        f"testbed {cluster.name!r} has no node, router or pod {text!r}.\n{there_is(cluster)}"
+        f"testbed {cluster.name!r} has no node, router, client or pod {text!r}.\n"
+        f"{there_is(cluster)}"
     )
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, NamedTuple
 
 from .errors import CommandError
 
-__all__ = ["Completed", "execute", "run"]
+__all__ = ["Completed", "execute", "lines", "run"]
 
 TIMEOUT = 60.0
 """Seconds after which a tool is killed: every step on a node takes milliseconds."""
@@ -73,3 +74,35 @@ def run(argv: Sequence[str], *, stdin: bytes = b"", timeout: float = TIMEOUT) ->
         output = (done.stderr or done.stdout).decode(errors="replace")
         raise CommandError(tuple(argv), output, done.status)
     return done.stdout
+
+
+def lines(argv: Sequence[str], *, timeout: float = TIMEOUT) -> Iterator[str]:
+    """Run ``argv`` and yield its standard output line by line: nobody has to hold all of it.
+
+    Raises:
+        CommandError: as :func:`run`, when the last line has been read.
+    """
+    try:
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+        )
+    except OSError as error:
+        raise CommandError(tuple(argv), str(error), 127) from None
+    timer = threading.Timer(timeout, process.kill)
+    timer.start()
+    try:
+        with process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            for line in process.stdout:
+                yield line.rstrip("\n")
+            words = process.stderr.read()
+    finally:
+        timer.cancel()
+    if process.returncode:
+        raise CommandError(tuple(argv), words, process.returncode)

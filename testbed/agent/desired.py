@@ -15,13 +15,25 @@ try:  # hashlib loads OpenSSL: 3 MiB of memory for one hash
 except ImportError:  # Python 3.12 and newer
     from hashlib import sha256
 
-__all__ = ["Desired", "changed_pods", "keep", "kept", "load", "parse", "pod_key"]
+__all__ = [
+    "LABEL",
+    "Desired",
+    "changed_pods",
+    "check_name",
+    "check_processes",
+    "check_texts",
+    "keep",
+    "kept",
+    "load",
+    "parse",
+    "pod_key",
+]
 
 LABEL = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 UID = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
 INTERFACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")
 KINDS = ("link", "address", "route", "neighbour", "fdb")
-TOOLS = ("iptables-restore", "ipset", "wg")
+TOOLS = ("iptables-restore", "ipset", "wg", "nft")
 POLICIES = ("Always", "OnFailure", "Never")
 
 
@@ -116,27 +128,37 @@ def _check_node(spec: dict[str, Any]) -> None:
         _one_of(item["tool"], TOOLS, f"tool of ruleset {item['name']}")
     for tunnel in spec["tunnels"]:
         for key in ("name", "uplink"):
-            _name(tunnel[key], INTERFACE, f"{key} of a tunnel")
+            check_name(tunnel[key], INTERFACE, f"{key} of a tunnel")
     if len(spec["tunnels"]) > 1:
         raise ValueError("more than one tunnel")
+    check_processes(spec["processes"])
+
+
+def check_processes(processes: Any) -> None:
+    """Check the daemons of a spec, and put in what may be left out.
+
+    Raises:
+        KeyError: a key is missing.
+        ValueError: something is not a name or not a list of text.
+    """
     seen: set[str] = set()
-    for process in spec["processes"]:
-        _name(process["name"], LABEL, "process name")
+    for process in processes:
+        check_name(process["name"], LABEL, "process name")
         name = process["name"]
         _argv(process["argv"], f"argv of process {name}")
         for key in ("reload", "files"):
-            _texts(process.setdefault(key, []), f"{key} of process {name}")
+            check_texts(process.setdefault(key, []), f"{key} of process {name}")
         if name in seen:
             raise ValueError(f"process {name} is there twice")
         seen.add(name)
 
 
 def _check_pod(pod: dict[str, Any]) -> None:
-    _name(pod["namespace"], LABEL, "namespace")
-    _name(pod["name"], LABEL, "pod name")
+    check_name(pod["namespace"], LABEL, "namespace")
+    check_name(pod["name"], LABEL, "pod name")
     key = pod_key(pod)
-    _name(pod["uid"], UID, f"uid of pod {key}")
-    _name(pod["hostname"], LABEL, f"hostname of pod {key}")
+    check_name(pod["uid"], UID, f"uid of pod {key}")
+    check_name(pod["hostname"], LABEL, f"hostname of pod {key}")
     defaults = {"host_network": False, "share_process_namespace": False, "restart_policy": "Always"}
     for name, value in {**defaults, "port_mappings": [], "bandwidth": {}}.items():
         pod.setdefault(name, value)
@@ -152,7 +174,7 @@ def _check_pod(pod: dict[str, Any]) -> None:
 
 
 def _check_container(container: dict[str, Any], key: str) -> None:
-    _name(container["name"], LABEL, f"container name in pod {key}")
+    check_name(container["name"], LABEL, f"container name in pod {key}")
     _argv(container["argv"], f"argv of container {container['name']} in pod {key}")
     container.setdefault("env", {})
     container.setdefault("image", "")
@@ -160,12 +182,17 @@ def _check_container(container: dict[str, Any], key: str) -> None:
 
 
 def _argv(value: Any, what: str) -> None:
-    _texts(value, what)
+    check_texts(value, what)
     if not value:
         raise ValueError(f"{what} is empty")
 
 
-def _texts(value: Any, what: str) -> None:
+def check_texts(value: Any, what: str) -> None:
+    """Check a list of text.
+
+    Raises:
+        ValueError: it is not.
+    """
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
         raise ValueError(f"{what} must be a list of text")
 
@@ -175,7 +202,12 @@ def _one_of(value: Any, known: tuple[str, ...], what: str) -> None:
         raise ValueError(f"{what} must be one of {', '.join(known)}")
 
 
-def _name(value: Any, pattern: re.Pattern[str], what: str) -> None:
+def check_name(value: Any, pattern: re.Pattern[str], what: str) -> None:
+    """Check a name.
+
+    Raises:
+        ValueError: it is not one.
+    """
     if not isinstance(value, str) or len(value) > 253 or not pattern.fullmatch(value):
         raise ValueError(f"{what} {value!r} is not a name")
 

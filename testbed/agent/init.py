@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import control, desired, journal, leftovers, podlogs, reaper, state
+from . import control, desired, journal, kept_services, leftovers, podlogs, reaper, state
 from .cni import CniRuntime
 from .crun import last_line
 from .daemons import Daemons
@@ -37,7 +37,9 @@ from .sync import Syncs
 __all__ = ["Init", "main", "reconcile"]
 
 
-def reconcile(spec: dict[str, Any], previous: dict[str, Any] | None) -> list[str]:
+def reconcile(
+    spec: dict[str, Any], previous: dict[str, Any] | None, *, booting: bool = False
+) -> list[str]:
     """Apply the network part of a spec (:mod:`agent.reconcile`, imported when first needed).
 
     The spec is kept as the applied one: the node's may be replaced while it is stopped, and the
@@ -45,7 +47,7 @@ def reconcile(spec: dict[str, Any], previous: dict[str, Any] | None) -> list[str
     """
     from .reconcile import reconcile as apply
 
-    changes = apply(spec, previous)
+    changes = apply(spec, previous, booting=booting)
     desired.keep(spec, APPLIED)
     return changes
 
@@ -109,17 +111,21 @@ class Init:
         began = time.monotonic()
         try:
             previous = desired.kept(APPLIED)
-            if wanted.spec["processes"]:  # BIRD waits a second before it dials: let it begin now
+            if self._processes(wanted):  # BIRD waits a second before it dials: let it begin now
                 begin(wanted.spec, previous)
                 self.loop.post(lambda: self._begin_processes(wanted))
-            changes = reconcile(wanted.spec, previous)
+            changes = reconcile(wanted.spec, previous, booting=True)
         except Exception as error:
             return wanted, error
         journal.emit("network", f"network holds the spec ({len(changes)} changes)", since=began)
         return wanted, None
 
     def _begin_processes(self, wanted: Desired) -> None:
-        self.daemons.apply(wanted.spec["processes"])
+        self.daemons.apply(self._processes(wanted))
+
+    def _processes(self, wanted: Desired) -> list[dict[str, Any]]:
+        """The daemons of the spec, and those that belong to Services."""
+        return [*wanted.spec["processes"], *kept_services.processes()]
 
     def _prepared(self, result: tuple[Desired, Exception | None] | None, error: Any) -> None:
         if result is not None:
@@ -139,7 +145,7 @@ class Init:
         """
         self.desired, self._network_error = wanted, error
         self._dirty = True
-        return [] if error else self.daemons.apply(wanted.spec["processes"])
+        return [] if error else self.daemons.apply(self._processes(wanted))
 
     def synced(self) -> None:
         """A sync has come to its end; whoever asked is told next."""
@@ -227,6 +233,10 @@ class Init:
         elif command == "process":
             action, name = str(request.get("action")), str(request.get("name"))
             self.daemons.command(action, name, reply)
+        elif command == "services":
+            if self.desired is None:
+                raise AgentError("the node has not booted", "control socket", "ask again later")
+            reply({"ok": True, "changes": self.daemons.apply(self._processes(self.desired))})
         elif command == "sync" and isinstance(request.get("path"), str):
             self.syncs.request(request["path"], reply)
         else:

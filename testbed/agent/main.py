@@ -13,6 +13,7 @@ __all__ = ["main"]
 USAGE = """\
 usage: testbed-agent init                 run as PID 1 of a node
        testbed-agent sync SPEC            make the node hold SPEC (a path, or inline)
+       testbed-agent services DOCUMENT    change what the node holds for Services
        testbed-agent status               print the node's state as JSON
        testbed-agent check                CNI CHECK of every pod, as JSON lines
        testbed-agent exec [--tty] [NAMESPACE/]POD[:CONTAINER] -- COMMAND [ARG]...
@@ -44,6 +45,14 @@ def _sync(arguments: list[str]) -> int:
     )
     client.print_json(reply)
     return 0 if reply["ok"] else 1
+
+
+def _services(arguments: list[str]) -> int:
+    if len(arguments) != 1:
+        return _usage("services takes the path of one document")
+    from . import services
+
+    return services.main(arguments)
 
 
 def _status(arguments: list[str]) -> int:
@@ -125,6 +134,7 @@ def _ipip(arguments: list[str]) -> int:
 VERBS: dict[str, Callable[[list[str]], int]] = {
     "init": _init,
     "sync": _sync,
+    "services": _services,
     "status": _status,
     "check": _check,
     "exec": _exec,

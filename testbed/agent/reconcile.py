@@ -15,11 +15,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from . import rules
+from . import kept_services, rules
 from .command import run
 from .errors import AgentError, CommandError
 
-__all__ = ["begin", "covers", "reconcile"]
+__all__ = ["begin", "covers", "reconcile", "write_files"]
 
 _LISTED_BY_IP = ("link", "address", "route", "neighbour")
 _FDB_LISTING = ("bridge", "-json", "fdb", "show")
@@ -29,16 +29,20 @@ _PHASES = (("link",), ("address", "route", "neighbour", "fdb"))
 Object = Mapping[str, Any]
 
 
-def reconcile(spec: Mapping[str, Any], previous: Mapping[str, Any] | None = None) -> list[str]:
+def reconcile(
+    spec: Mapping[str, Any], previous: Mapping[str, Any] | None = None, *, booting: bool = False
+) -> list[str]:
     """Apply files, kernel objects, sysctls and rulesets of a node's spec; return what changed.
 
-    Each line of the result is a file's path, a native command or a ``sysctl`` assignment.
+    Each line of the result is a file's path, a native command or a ``sysctl`` assignment. At boot
+    the rules of kept Services come back first, as the shared ones name their chains.
 
     Raises:
         AgentError: a native tool refused a line; the message has the line and the tool's words.
     """
     previous = previous or {}
-    changes = _files(spec["files"], previous.get("files", ()))
+    changes = kept_services.leave(spec["rulesets"])
+    changes += write_files(spec["files"], previous.get("files", ()))
     changes += _tunnels(spec, previous)
     wanted = spec["objects"]
     for kinds in _PHASES:
@@ -46,7 +50,12 @@ def reconcile(spec: Mapping[str, Any], previous: Mapping[str, Any] | None = None
     # Last, so that a route that changes its way is never missing in between.
     changes += _remove(_unwanted(wanted, previous.get("objects", ())))
     changes += _sysctls(spec["sysctls"])
-    changes += _rulesets(spec["rulesets"], previous.get("rulesets", ()))
+    rulesets, before = spec["rulesets"], previous.get("rulesets", ())
+    if rulesets or before:
+        kept_services.settle(booting)
+        with kept_services.locked():
+            standing_in = kept_services.standing_in
+            changes += _rulesets(standing_in(rulesets), standing_in(before))
     return changes
 
 
@@ -56,7 +65,7 @@ def begin(spec: Mapping[str, Any], previous: Mapping[str, Any] | None = None) ->
     A device of the kernel's that has a tunnel's name is renamed now: BIRD does not follow that.
     """
     previous = previous or {}
-    _files(spec["files"], previous.get("files", ()))
+    write_files(spec["files"], previous.get("files", ()))
     if any(Path("/sys/class/net", tunnel["name"]).exists() for tunnel in spec.get("tunnels", [])):
         _tunnels(spec, previous)
 
@@ -84,13 +93,17 @@ def _rulesets(wanted: Iterable[Object], previous: Iterable[Object]) -> list[str]
 
         changes += ipsets.apply(new["ipset"])
     changes += rules.apply(new["iptables-restore"], old["iptables-restore"])
+    if new["nft"] or old["nft"]:
+        from . import nftables
+
+        changes += nftables.static(new["nft"], old["nft"])
     if old["ipset"]:
         changes += ipsets.remove(new["ipset"], old["ipset"])
     return changes
 
 
 def _by_tool(rulesets: Iterable[Object]) -> dict[str, list[Object]]:
-    found: dict[str, list[Object]] = {"wg": [], "ipset": [], "iptables-restore": []}
+    found: dict[str, list[Object]] = {"wg": [], "ipset": [], "iptables-restore": [], "nft": []}
     for item in rulesets:
         found[item["tool"]].append(item)
     return found
@@ -107,7 +120,10 @@ def covers(have: Any, want: Any) -> bool:
     return bool(have == want)
 
 
-def _files(wanted: Iterable[Mapping[str, Any]], previous: Iterable[Mapping[str, Any]]) -> list[str]:
+def write_files(
+    wanted: Iterable[Mapping[str, Any]], previous: Iterable[Mapping[str, Any]]
+) -> list[str]:
+    """Write the files that differ and remove those that were only ``previous``; what changed."""
     changes = []
     paths = set()
     for file in wanted:

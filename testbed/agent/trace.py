@@ -92,6 +92,7 @@ class Conversation:
             "probe": self._probe,
             "collect": self._collect,
             "route": self._route,
+            "conntrack": self._conntrack,
         }
         for line in asked:
             question = json.loads(line)
@@ -165,6 +166,16 @@ class Conversation:
             return {"route": [], "error": str(error)}
         routes: list[Any] = next(facts.documents(done.stdout.decode()), [])
         return {"route": routes, "error": done.stderr.decode(errors="replace").strip()}
+
+    def _conntrack(self, question: dict[str, Any]) -> dict[str, Any]:
+        """The node's entries that ``conntrack -L`` prints for ``arguments``."""
+        try:
+            done = execute(["conntrack", "-L", *question["arguments"]], timeout=5)
+        except CommandError as error:
+            return {"entries": [], "error": str(error)}
+        entries = done.stdout.decode(errors="replace").splitlines()
+        told = "" if entries or done.status == 0 else done.stderr.decode(errors="replace")
+        return {"entries": [" ".join(line.split()) for line in entries], "error": told.strip()}
 
     def _not_here(self, space: str) -> str:
         return f"{space} does not run on {self._node}"

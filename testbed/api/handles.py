@@ -194,7 +194,7 @@ class Place(ABC):
 
 
 class Node(Place):
-    """A node or a router."""
+    """A node, a router or a client."""
 
     @property
     def key(self) -> str:

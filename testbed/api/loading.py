@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from testbed.errors import UsageError
-from testbed.plan import cnis
-from testbed.topology.load import Overrides, find, load
+from testbed.plan import cnis, proxies
+from testbed.topology.load import Objects, Overrides, find, load, objects
 from testbed.topology.model import Cluster
+from testbed.topology.source import Place, located
 
-__all__ = ["loaded"]
+__all__ = ["loaded", "objects_of"]
 
 
 def loaded(topology: str | Path, **overrides: Any) -> Cluster:
@@ -25,4 +27,20 @@ def loaded(topology: str | Path, **overrides: Any) -> Cluster:
     if unknown:
         raise UsageError(f"{', '.join(unknown)}: there is {', '.join(known)} to override")
     path = topology if isinstance(topology, Path) else find(topology)
-    return load(path, Overrides(**overrides), cnis=cnis())
+    return load(path, Overrides(**overrides), cnis=cnis(), proxies=proxies())
+
+
+def objects_of(manifests: Iterable[str | Path | Mapping[str, Any]]) -> Objects:
+    """Kubernetes objects from files and from Python data.
+
+    Raises:
+        TopologyError: a file cannot be read, or is not YAML.
+    """
+    found: Objects = []
+    for each in manifests:
+        if isinstance(each, Mapping):
+            kind, metadata = each.get("kind", "object"), each.get("metadata") or {}
+            found.append(("", located(each, Place(f"{kind} {metadata.get('name', '')}".strip()))))
+        else:
+            found += objects([str(each)])
+    return found

@@ -134,6 +134,5 @@ def _running(client: Any, cluster: Cluster) -> Testbed | None:
             f"testbed {cluster.name!r} is there with another topology than the one asked for. "
             f"`testbed down {cluster.name}`, or run pytest without --testbed-reuse."
         )
-    wanted = {node.name for node in cluster.nodes} | {router.name for router in cluster.routers}
     running = {node for node, each in listings.items() if each["State"] == "running"}
-    return Testbed(client, there) if wanted <= running else None
+    return Testbed(client, there) if running.issuperset(cluster.machines) else None

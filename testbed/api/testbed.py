@@ -18,13 +18,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from testbed import existing, lifecycle, tracing
+from testbed import applying, existing, lifecycle, tracing
 from testbed.api.handles import Address, Interface, Node, Place, Pod
-from testbed.api.loading import loaded
+from testbed.api.loading import loaded, objects_of
 from testbed.api.named import Named
 from testbed.api.packets import Captured, captured
 from testbed.api.reach import protocol_of
 from testbed.api.snapshot import Snapshot
+from testbed.applying import Change
 from testbed.errors import NodeError
 from testbed.node import container, engine
 from testbed.target import resolve
@@ -58,16 +59,22 @@ class Testbed:
     ) -> None:
         """Use :meth:`up` or :meth:`attach`."""
         self.client = client
-        self.cluster = cluster
         self._outcome = outcome
         self._leaving: list[Callable[[], object]] = []
         self._snapshot: Snapshot | None = None
         self._node_addresses: dict[str, frozenset[Address]] = {}
+        self._hold(cluster)
+
+    def _hold(self, cluster: Cluster) -> None:
+        """Make handles of what the testbed has."""
+        self.cluster = cluster
         nodes = {each.name: self._node(each.name) for each in cluster.nodes}
         routers = {each.name: self._node(each.name) for each in cluster.routers}
+        clients = {each.name: self._node(each.name) for each in cluster.clients}
         pods = {each.key: Pod(self, each, resolve(cluster, each.key)) for each in cluster.pods}
         self.nodes: Mapping[str, Node] = Named("node", nodes)
         self.routers: Mapping[str, Node] = Named("router", routers)
+        self.clients: Mapping[str, Node] = Named("client", clients)
         self.pods: Mapping[str, Pod] = Named("pod", pods, _pod_key)
         """By name, for those of namespace ``default``, or ``namespace/name``."""
 
@@ -134,6 +141,38 @@ class Testbed:
         self._snapshot = None
         self._node_addresses.clear()
 
+    def status(self) -> dict[str, Any]:
+        """``testbed status -o json``."""
+        return existing.status(self.client, self.name)
+
+    def apply(self, *manifests: str | Path | Mapping[str, Any]) -> Change:
+        """``testbed apply``: create or change pods, Deployments, Services and EndpointSlices.
+
+        Args:
+            manifests: files, or objects as Python data.
+
+        Raises:
+            TopologyError: they are wrong; nothing was changed.
+            NodeError: a node does not run, or could not hold them.
+        """
+        done = applying.apply(self.client, self.name, objects_of(manifests), quiet)
+        return self._changed(done)
+
+    def delete(self, *manifests: str | Path | Mapping[str, Any]) -> Change:
+        """``testbed delete``: the opposite of :meth:`apply`.
+
+        Raises:
+            TopologyError: they are wrong, or something is not there; nothing was changed.
+        """
+        done = applying.delete(self.client, self.name, objects_of(manifests), quiet)
+        return self._changed(done)
+
+    def _changed(self, done: Change) -> Change:
+        """Make handles anew."""
+        self.refresh()
+        self._hold(existing.cluster_of(self.client, self.name))
+        return done
+
     def down(self) -> None:
         """``testbed down``: remove it."""
         existing.down(self.client, self.name, quiet)
@@ -182,11 +221,13 @@ class Testbed:
         size: int = _SIZE,
         df: bool = False,
     ) -> Trace:
-        """``testbed trace``: send one probe and follow it there and back; ICMP by default.
+        """``testbed trace``: send one probe and follow it there and back.
+
+        By default that is ICMP; to a Service it is what its first port is for.
 
         Args:
             source: a node, a router or a pod, or its name.
-            target: the same.
+            target: the same, or ``svc/[namespace/]name``: a Service's cluster IP.
             tcp: the target's port, for a TCP connection.
             udp: the target's port, for a UDP datagram.
             size: bytes of payload, for ICMP and UDP.
@@ -195,7 +236,8 @@ class Testbed:
         Raises:
             UsageError: there is no such source or target.
         """
-        protocol, port = protocol_of(tcp, udp)
+        asked = tcp is not None or udp is not None
+        protocol, port = protocol_of(tcp, udp) if asked else (None, None)
         return tracing.trace(
             self.client,
             self.name,

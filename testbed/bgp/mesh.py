@@ -1,9 +1,10 @@
-"""A Calico node's sessions: with every other node, and with the routers of its network. Pure."""
+"""A Calico node's sessions: with every other node, with its network's routers and clients. Pure."""
 
 from __future__ import annotations
 
 from testbed.bgp import bird
 from testbed.dataplane.underlay import Underlay
+from testbed.topology import load_balancer
 from testbed.topology.model import MESH_AS_NUMBER, Cluster, Node
 
 __all__ = ["speaker"]
@@ -28,6 +29,11 @@ def speaker(
         for router in cluster.routers
         if router.as_number is not None and node.network in router.networks
     )
+    clients = (
+        bird.Peer("Global", underlay.client_address(cluster, client), client.as_number)
+        for client in cluster.clients
+        if client.as_number is not None and node.network == client.network
+    )
     options = cluster.backend.options
     restart = options.get("max_restart_time")
     return bird.Node(
@@ -36,9 +42,10 @@ def speaker(
         as_number=MESH_AS_NUMBER,
         pool=cluster.cluster_cidr,
         blocks=node.pod_cidrs,
-        peers=(*mesh, *routers),
+        peers=(*mesh, *routers, *clients),
         tunnel=tunnel,
         cross_subnet=options.get("mode") == "CrossSubnet",
         programs_routes=programs_routes,
         max_restart_time=None if restart is None else int(restart),
+        service_pools=load_balancer.networks(cluster),
     )

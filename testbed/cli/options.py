@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+from typing import TYPE_CHECKING
 
 from testbed.errors import UsageError
 
-__all__ = ["count", "name", "output", "topology", "wanted_name"]
+if TYPE_CHECKING:
+    from testbed.topology.load import Objects
+
+__all__ = ["count", "documents", "manifests", "name", "output", "topology", "wanted_name"]
 
 
 def name(parser: argparse.ArgumentParser) -> None:
@@ -28,11 +32,39 @@ def topology(parser: argparse.ArgumentParser) -> None:
         "--pods-per-node", type=int, metavar="P", help="how many default pods on each node"
     )
     parser.add_argument(
+        "--proxy",
+        metavar="iptables|nftables|ipvs|none",
+        help="kube-proxy's mode (default: the topology's, else iptables)",
+    )
+    parser.add_argument(
         "--ipip",
         metavar="kernel|ebpf|auto",
         help="what makes IP-in-IP tunnels: the kernel's module or testbed's own device "
         "(default: the topology's, else the module where there is one)",
     )
+
+
+def manifests(parser: argparse.ArgumentParser) -> None:
+    """``-f FILE``, as often as wanted."""
+    parser.add_argument(
+        "-f",
+        "--filename",
+        metavar="FILE",
+        action="append",
+        required=True,
+        help="a file of Kubernetes manifests; - is standard input; may be given several times",
+    )
+
+
+def documents(args: argparse.Namespace) -> Objects:
+    """The Kubernetes objects of all files that ``-f`` named.
+
+    Raises:
+        TopologyError: a file cannot be read, or is not YAML.
+    """
+    from testbed.topology.load import objects
+
+    return objects(args.filename)
 
 
 def output(parser: argparse.ArgumentParser) -> None:

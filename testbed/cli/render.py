@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from testbed.applying import Change
     from testbed.cli.console import Console
     from testbed.verify.report import Report
 
-__all__ = ["details", "diagnosis", "report", "seconds", "status"]
+__all__ = ["change", "details", "diagnosis", "report", "seconds", "status"]
 
 _KINDS = {
     "node": "nodes are ready",
@@ -19,6 +20,9 @@ _KINDS = {
     "bgp": "BGP sessions are established",
     "wire": "node pairs captured on the uplink",
 }
+_SERVICE_COLUMNS = (
+    *("NAMESPACE", "SERVICE", "TYPE", "CLUSTER IP", "EXTERNAL IP", "PORTS", "READY"),
+)
 _PRIVILEGES = {
     "privileged": "privileged",
     "capabilities": "with a capability set (the engine starts no privileged container)",
@@ -48,6 +52,14 @@ def status(console: Console, value: Mapping[str, Any]) -> None:
             for each in value["routers"]
         ],
     )
+    _section(
+        console,
+        ("CLIENT", "CONTAINER", "ADDRESS", "STATE"),
+        [
+            (each["name"], each["container"], each["ip"], each["state"])
+            for each in value["clients"]
+        ],
+    )
     if len(value["networks"]) > 1:
         networks = [(each["name"], each["subnet"] or "-") for each in value["networks"]]
         _section(console, ("NETWORK", "SUBNET"), networks)
@@ -66,6 +78,46 @@ def status(console: Console, value: Mapping[str, Any]) -> None:
             for each in value["pods"]
         ],
     )
+    _section(console, _SERVICE_COLUMNS, [_service(each) for each in value["services"]])
+
+
+def _service(value: Mapping[str, Any]) -> tuple[object, ...]:
+    """A row as of ``kubectl get service``, and how many endpoints get traffic."""
+    outside = [value["load_balancer_ip"], *value["external_ips"]]
+    addresses = {each["address"] for each in value["endpoints"]}
+    ready = {each["address"] for each in value["endpoints"] if each["ready"]}
+    return (
+        value["namespace"],
+        value["name"],
+        value["type"],
+        value["cluster_ip"],
+        ",".join(filter(None, outside)) or "-",
+        ",".join(map(_port, value["ports"])),
+        f"{len(ready)}/{len(addresses)}",
+    )
+
+
+def _port(value: Mapping[str, Any]) -> str:
+    """``80:30080/TCP``."""
+    node_port = f":{value['node_port']}" if value["node_port"] else ""
+    return f"{value['port']}{node_port}/{value['protocol']}"
+
+
+def change(console: Console, value: Change, as_json: bool) -> None:
+    """What a change came to, in kubectl's words."""
+    words = {
+        "created": value.created,
+        "configured": value.configured,
+        "deleted": value.deleted,
+    }
+    if as_json:
+        console.json({word: list(names) for word, names in words.items()})
+        return
+    for word, names in words.items():
+        for name in names:
+            console.print(f"{name} {word}")
+    if value.is_empty:
+        console.note("nothing to change")
 
 
 def details(console: Console, value: Mapping[str, Any]) -> None:

@@ -39,12 +39,17 @@ def lines(trace: Trace) -> Iterator[str]:
     """The whole text, line by line."""
     yield f"testbed {trace.testbed}: {words.probe(trace.probe)}"
     yield f"  from {words.endpoint(trace.source)}"
-    yield f"  to   {words.endpoint(trace.target)}"
+    yield f"  to   {words.target(trace)}"
     for name, leg in zip(("request", "reply"), words.walked(trace), strict=True):
         if leg.observed or (leg.expected and (name == "request" or trace.request.complete)):
             yield ""
             yield f"{name}: {_summary(leg, arrived=leg.complete or trace.answered)}"
             yield from _leg(leg)
+    if trace.conntrack:
+        yield ""
+        yield f"conntrack on {trace.source.node}:"
+        for entry in trace.conntrack:
+            yield from _wrapped(entry, "  ", " " * 13)
     if trace.errors:
         yield ""
         yield "ICMP errors:"

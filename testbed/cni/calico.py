@@ -44,6 +44,7 @@ TRAITS = Traits(
     blocks=True,
     tunnels=frozenset({"ipip", "vxlan"}),
     routed=frozenset({"ipip", "vxlan", "none"}),
+    bgp=frozenset({"ipip", "none"}),
 )
 
 _TUNNEL = {

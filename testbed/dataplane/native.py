@@ -16,7 +16,7 @@ DIRECTORY = "/etc/testbed/native"
 
 _SUFFIX = {"fdb": "bridge"}
 """Every other kind is read by ``ip -batch``."""
-_RULES_SUFFIX = {"iptables-restore": "iptables", "ipset": "ipset", "wg": "conf"}
+_RULES_SUFFIX = {"iptables-restore": "iptables", "ipset": "ipset", "wg": "conf", "nft": "nft"}
 
 
 def native_files(objects: Iterable[KernelObject], rulesets: Iterable[Ruleset]) -> tuple[File, ...]:

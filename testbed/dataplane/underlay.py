@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from testbed.topology.model import Client, Cluster
 
 __all__ = ["Segment", "Underlay"]
 
@@ -54,6 +58,11 @@ class Underlay:
         return cls({"default": Segment(subnet, mtu)})
 
     @property
+    def subnets(self) -> dict[str, IPv4Network]:
+        """The subnet of every segment by its name."""
+        return {name: segment.subnet for name, segment in self.segments.items()}
+
+    @property
     def mtu(self) -> int:
         """What passes between any two nodes."""
         return min(segment.mtu for segment in self.segments.values())
@@ -65,3 +74,8 @@ class Underlay:
             ValueError: the subnet has no address left for it.
         """
         return self.segments[network].address_of(index)
+
+    def client_address(self, cluster: Cluster, client: Client) -> IPv4Address:
+        """A client's address: counted down from the subnet's end, after the routers."""
+        segment = self.segments[client.network]
+        return segment.router_address(len(cluster.routers) + client.index)

@@ -33,6 +33,7 @@ __all__ = [
     "read_file",
     "read_state",
     "run",
+    "sync",
 ]
 
 STATE = "/var/lib/testbed/state.json"
@@ -73,8 +74,7 @@ def converge(
     elif existing["State"] in ("running", "paused"):
         if existing["State"] == "paused":
             client.api.unpause(container)
-        _sync(client, container, spec, text, progress)
-        return read_state(client, {**existing, "State": "running"})
+        return sync(client, spec, {**existing, "State": "running"}, progress)
     else:
         archive.write(client, container, {SPEC: text.encode()})
         old_log = len(client.api.logs(container, stdout=True, stderr=False))
@@ -126,20 +126,24 @@ def _last_words(client: docker.DockerClient, container: str) -> str:
     return str(client.api.logs(container, tail=5).decode(errors="replace")).strip()
 
 
-def _sync(
-    client: docker.DockerClient,
-    container: str,
-    spec: NodeSpec,
-    text: str,
-    progress: Progress,
-) -> None:
-    word = archive.deliver(client, container, text)
+def sync(
+    client: docker.DockerClient, spec: NodeSpec, existing: Listing, progress: Progress
+) -> dict[str, Any]:
+    """Make a node that runs hold ``spec``; return its agent's state.
+
+    Raises:
+        ApplyError: a native tool on the node refused what the spec says.
+        SandboxError: a CNI plugin refused a pod.
+    """
+    container = f"{spec.testbed}-{spec.node}"
+    word = archive.deliver(client, container, spec.to_json())
     output = execute(client, container, ["testbed-agent", "sync", word], _BOOT_SECONDS)
     answer = _last_object(output)
     if not answer.get("ok"):
         raise _failure(spec.node, answer.get("error") or {"what": output.decode(errors="replace")})
     changes = answer.get("changes", [])
     progress("ready", f"{len(changes)} changes" if changes else "nothing to change")
+    return read_state(client, existing)
 
 
 def run(

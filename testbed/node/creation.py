@@ -37,7 +37,7 @@ class Setting:
     attachment: str
     """:attr:`~testbed.dataplane.spec.NodeSpec.attachment`: bridge and pods do not follow it."""
     role: str = "node"
-    """Or ``router``."""
+    """Or ``router``, or ``client``."""
 
     @property
     def digest(self) -> str:

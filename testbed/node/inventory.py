@@ -26,7 +26,7 @@ __all__ = [
 
 
 def containers(client: docker.DockerClient, name: str) -> dict[str, Listing]:
-    """Node or router → container of testbed ``name``, stopped ones included."""
+    """Node, router or client → container of testbed ``name``, stopped ones included."""
     found = client.api.containers(all=True, filters=labels.selecting(name))
     return {item["Labels"][labels.NODE]: item for item in found if labels.NODE in item["Labels"]}
 
@@ -43,7 +43,7 @@ def names(client: docker.DockerClient) -> dict[str, list[Listing]]:
 
 
 def role(listing: Listing) -> str:
-    """``node`` or ``router``; those of older versions of testbed have no label."""
+    """``node``, ``router`` or ``client``; those of older versions of testbed have no label."""
     return str(listing["Labels"].get(labels.ROLE, "node"))
 
 

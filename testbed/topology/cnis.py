@@ -24,6 +24,8 @@ class Traits:
     """With blocks: the backends whose tunnel takes an address of the node's first block."""
     routed: frozenset[str] = frozenset()
     """Backends that work over several networks with a router between them."""
+    bgp: frozenset[str] = frozenset()
+    """Backends whose nodes speak BGP."""
 
 
 Cnis: TypeAlias = Mapping[str, Traits]

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from testbed.topology import names, networks
+from testbed.topology.clients import as_number
 from testbed.topology.declared import (
     Cidr,
     Fabric,
@@ -162,13 +163,7 @@ def _router(
     name: str, service: Section, settings: Section, attached: tuple[str, ...] | None
 ) -> RouterDeclaration:
     settings.only(("role", "as_number"), {"labels": _NO_PODS, "pod_cidr": _NO_PODS})
-    number = settings.integer("as_number", 1, 2**32 - 1)
-    if number == MESH_AS_NUMBER:
-        settings.problem(
-            "as_number",
-            f"{number} is the nodes' own, and eBGP is spoken between two: write for example "
-            f"{MESH_AS_NUMBER + 1}",
-        )
+    number = as_number(settings)
     if attached is not None and len(attached) < 2:
         service.problem("networks", f"a router joins two or more networks, not {attached[0]} alone")
         attached = None

@@ -11,12 +11,15 @@ from ipaddress import IPv4Address, IPv4Network
 
 from testbed.topology.cnis import Traits
 from testbed.topology.expansion import expand
-from testbed.topology.model import Backend, Container, ContainerPort, Pod
+from testbed.topology.model import Backend, Container, ContainerPort, LoadBalancer, Pod
+from testbed.topology.service import EndpointSlice, Service
 from testbed.topology.source import Place, Value
 
 __all__ = [
     "Cidr",
+    "ClientDeclaration",
     "ContainerDeclaration",
+    "DeploymentDeclaration",
     "Fabric",
     "FieldRef",
     "HostPort",
@@ -26,7 +29,9 @@ __all__ = [
     "PodDeclaration",
     "PortDeclaration",
     "RouterDeclaration",
+    "ServiceDeclaration",
     "Settings",
+    "SliceDeclaration",
 ]
 
 
@@ -109,6 +114,8 @@ class PodDeclaration:
     node: str | None = None
     node_place: Place | None = None
     node_selector: Mapping[str, str] = field(default_factory=dict)
+    owner: str = ""
+    gated: bool = False
 
     @property
     def key(self) -> str:
@@ -141,7 +148,47 @@ class PodDeclaration:
             host_network=self.host_network,
             share_process_namespace=self.share_process_namespace,
             restart_policy=self.restart_policy,
+            owner=self.owner,
+            gated=self.gated,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceDeclaration:
+    """A Service that may lack addresses and ports which the API server would choose."""
+
+    place: Place
+    service: Service
+    """With what the manifest gives; its cluster IP is ``None`` also where it is to be chosen."""
+    headless: bool = False
+    allocates_node_ports: bool = False
+    ip_place: Place | None = None
+    port_places: tuple[Place, ...] = ()
+    health_place: Place | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SliceDeclaration:
+    """An EndpointSlice whose nodes may not exist."""
+
+    place: Place
+    slice: EndpointSlice
+    endpoint_places: tuple[Place, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentDeclaration:
+    """A Deployment with the pods that it wants."""
+
+    place: Place
+    namespace: str
+    name: str
+    pods: tuple[PodDeclaration, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """``namespace/name``."""
+        return f"{self.namespace}/{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +225,17 @@ class RouterDeclaration:
 
 
 @dataclass(frozen=True, slots=True)
+class ClientDeclaration:
+    """One entry of ``x-testbed.clients``."""
+
+    name: str
+    place: Place
+    network: str = ""
+    """Empty: the only one there is."""
+    as_number: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class NetworkDeclaration:
     """One network of the Compose file."""
 
@@ -193,6 +251,7 @@ class Fabric:
     nodes: tuple[NodeDeclaration, ...]
     routers: tuple[RouterDeclaration, ...] = ()
     networks: tuple[NetworkDeclaration, ...] = ()
+    clients: tuple[ClientDeclaration, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,3 +282,9 @@ class Settings:
     default_pods: int | None
     pods_place: Place
     ipip: str
+    proxy: str
+    proxies: tuple[str, ...]
+    """All modes of kube-proxy."""
+    clients: tuple[ClientDeclaration, ...] = ()
+    load_balancer: LoadBalancer = field(default_factory=LoadBalancer)
+    load_balancer_place: Place | None = None

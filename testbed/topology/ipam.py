@@ -104,8 +104,8 @@ def check_overlaps(cidrs: Iterable[Cidr], problems: Problems) -> None:
 def check_underlay(fabric: Fabric, problems: Problems) -> None:
     """Report networks whose subnets are too small.
 
-    .1 is the gateway; nodes are numbered from .2 and routers from the subnet's end, both by their
-    position in the whole topology and not by that on the network.
+    .1 is the gateway; nodes are numbered from .2, and routers and then clients from the subnet's
+    end, all by their position in the whole topology and not by that on the network.
     """
     for network in fabric.networks:
         if network.subnet is None:
@@ -114,13 +114,15 @@ def check_underlay(fabric: Fabric, problems: Problems) -> None:
             max((position + 1 for position, is_on in enumerate(on) if is_on), default=0)
             for on in (
                 [node.network == network.name for node in fabric.nodes],
-                [network.name in router.networks for router in fabric.routers],
+                [network.name in router.networks for router in fabric.routers]
+                + [network.name == client.network for client in fabric.clients],
             )
         )
         subnet = network.subnet.network
         room = max(subnet.num_addresses - 3, 0)
         if wanted > room:
-            what = "nodes and routers" if fabric.routers else "nodes"
+            kinds = ("nodes", "routers" * bool(fabric.routers), "clients" * bool(fabric.clients))
+            what = " and ".join(filter(None, kinds))
             counted = ", counted through all networks" if len(fabric.networks) > 1 else ""
             problems.add(
                 network.subnet.place,

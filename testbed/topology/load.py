@@ -6,9 +6,10 @@ problem of all of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from testbed.errors import UsageError
 from testbed.topology.cnis import Cnis
@@ -16,17 +17,35 @@ from testbed.topology.compose import TOP_LEVEL, TOP_LEVEL_REFUSED, read_fabric
 from testbed.topology.declared import ManifestReference
 from testbed.topology.manifests import read_manifests
 from testbed.topology.model import Cluster
-from testbed.topology.resolve import Overrides, resolve
+from testbed.topology.overrides import Overrides
+from testbed.topology.resolve import resolve
 from testbed.topology.section import alternatives, mapping
 from testbed.topology.settings import read_settings
 from testbed.topology.source import Place, Problems, Value, documents, located, quote
 
-__all__ = ["Cnis", "Overrides", "find", "from_dict", "load", "shipped"]
+__all__ = [
+    "PROXIES",
+    "Cnis",
+    "Objects",
+    "Overrides",
+    "find",
+    "from_dict",
+    "load",
+    "objects",
+    "shipped",
+]
+
+Objects: TypeAlias = list[tuple[str, Value]]
+"""Values with the path inside their file, as :func:`.manifests.read_manifests` takes them."""
+
+PROXIES = ("iptables", "ipvs", "nftables", "none")
+"""kube-proxy's modes, unless a caller knows others."""
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _SHIPPED = (_PACKAGE / "compose", _PACKAGE.parent / "compose")
 """Where testbed's own topologies are: in an installed package, and in a checkout."""
 _NO_OVERRIDES = Overrides()
+_STDIN = "standard input"
 
 
 def shipped() -> dict[str, Path]:
@@ -55,10 +74,17 @@ def find(name_or_path: str) -> Path:
     )
 
 
-def load(path: Path, overrides: Overrides = _NO_OVERRIDES, *, cnis: Cnis) -> Cluster:
+def load(
+    path: Path,
+    overrides: Overrides = _NO_OVERRIDES,
+    *,
+    cnis: Cnis,
+    proxies: tuple[str, ...] = PROXIES,
+) -> Cluster:
     """Read a topology and the manifests that it names.
 
-    ``cnis`` says which CNIs there are, with their backends and the types of their options.
+    ``cnis`` says which CNIs there are, with their backends and the types of their options;
+    ``proxies`` are kube-proxy's modes.
 
     Raises:
         TopologyError: every problem of all these files.
@@ -74,7 +100,7 @@ def load(path: Path, overrides: Overrides = _NO_OVERRIDES, *, cnis: Cnis) -> Clu
         raise AssertionError("a file without a document is a problem")
     for second in values[1:]:
         problems.add(second.place, "a second YAML document; a Compose file is one: remove it")
-    return _cluster(values[0], path, overrides, cnis, problems)
+    return _cluster(values[0], path, overrides, (cnis, proxies), problems)
 
 
 def from_dict(
@@ -82,6 +108,7 @@ def from_dict(
     overrides: Overrides = _NO_OVERRIDES,
     *,
     cnis: Cnis,
+    proxies: tuple[str, ...] = PROXIES,
     path: Path = Path("topology"),
 ) -> Cluster:
     """The same for a topology that is data already; ``path`` is where it would stand.
@@ -90,11 +117,33 @@ def from_dict(
         TopologyError: every problem of it.
     """
     value = located(data, Place(_shown(path)))
-    return _cluster(value, path, overrides, cnis, Problems())
+    return _cluster(value, path, overrides, (cnis, proxies), Problems())
+
+
+def objects(paths: Sequence[str]) -> Objects:
+    """The Kubernetes objects of manifest files, as they stand there; ``-`` is standard input.
+
+    Raises:
+        TopologyError: every file that cannot be read, or is not YAML.
+    """
+    problems = Problems()
+    found: Objects = []
+    for path in paths:
+        if path == "-":
+            text, shown = _standard_input(problems), _STDIN
+        else:
+            text, shown = _read(Path(path), Place("-f"), "manifest", problems), _shown(Path(path))
+        found += _documents(text, shown, problems)
+    problems.check()
+    return found
 
 
 def _cluster(
-    value: Value, path: Path, overrides: Overrides, cnis: Cnis, problems: Problems
+    value: Value,
+    path: Path,
+    overrides: Overrides,
+    known: tuple[Cnis, tuple[str, ...]],
+    problems: Problems,
 ) -> Cluster:
     document = mapping(value, "", problems)
     if document is None:
@@ -102,11 +151,10 @@ def _cluster(
         raise AssertionError("a document that is no mapping is a problem")
     document.only(TOP_LEVEL, TOP_LEVEL_REFUSED, extensions=True)
     default_name = path.name.partition(".")[0]
-    settings = read_settings(document, default_name, cnis)
+    settings = read_settings(document, default_name, *known)
     fabric = read_fabric(document)
-    objects = list(_manifest_objects(settings.manifests, path.parent, problems))
-    pods = read_manifests(objects, problems).pods
-    return resolve(settings, fabric, pods, overrides, problems)
+    found = list(_manifest_objects(settings.manifests, path.parent, problems))
+    return resolve(settings, fabric, read_manifests(found, problems), overrides, problems)
 
 
 def _manifest_objects(
@@ -119,10 +167,23 @@ def _manifest_objects(
             continue
         path = directory / reference.content
         text = _read(path, reference.place, reference.where, problems)
-        values = documents(text, _shown(path), problems) if text is not None else None
-        if values == []:
-            problems.add(Place(_shown(path)), "the file is empty; write a Kubernetes manifest")
-        yield from (("", value) for value in values or ())
+        yield from _documents(text, _shown(path), problems)
+
+
+def _documents(text: str | None, file: str, problems: Problems) -> Objects:
+    """The objects of one manifest file; ``text`` is None where it could not be read."""
+    values = documents(text, file, problems) if text is not None else None
+    if values == []:
+        problems.add(Place(file), "the file is empty; write a Kubernetes manifest")
+    return [("", value) for value in values or ()]
+
+
+def _standard_input(problems: Problems) -> str | None:
+    try:
+        return sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError:
+        problems.add(Place(_STDIN), "not UTF-8 text; convert it to UTF-8")
+    return None
 
 
 def _read(path: Path, place: Place, what: str, problems: Problems) -> str | None:

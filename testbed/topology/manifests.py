@@ -1,4 +1,4 @@
-"""Kubernetes manifests: pods and the namespaces they live in.
+"""Kubernetes manifests: pods, Deployments, Services, EndpointSlices and their namespaces.
 
 Several documents in a file, and ``kind: List``, are read as kubectl reads them.
 """
@@ -9,19 +9,38 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from testbed.topology import names
-from testbed.topology.declared import PodDeclaration
-from testbed.topology.pods import METADATA_IGNORED, read_pod
+from testbed.topology.declared import (
+    DeploymentDeclaration,
+    PodDeclaration,
+    ServiceDeclaration,
+    SliceDeclaration,
+)
+from testbed.topology.deployments import read_deployment
+from testbed.topology.metadata import METADATA_IGNORED
+from testbed.topology.pods import read_pod
 from testbed.topology.section import Section, alternatives, mapping
-from testbed.topology.source import Problems, Value, quote
+from testbed.topology.services import read_service
+from testbed.topology.slices import read_slice
+from testbed.topology.source import Place, Problems, Value, quote
 
-__all__ = ["NAMESPACES", "Manifests", "read_manifests"]
+__all__ = ["API_VERSIONS", "NAMESPACES", "Manifests", "objects", "read_manifests"]
 
 NAMESPACES = frozenset({"default", "kube-node-lease", "kube-public", "kube-system"})
 """The namespaces of every new cluster."""
 
-_KINDS = ("Pod", "Namespace", "List")
-_LATER = {"Ingress", "NetworkPolicy", "Service"}
-_WORKLOADS = {"CronJob", "DaemonSet", "Deployment", "Job", "ReplicaSet", "StatefulSet"}
+API_VERSIONS = {
+    "Pod": "v1",
+    "Deployment": "apps/v1",
+    "Service": "v1",
+    "EndpointSlice": "discovery.k8s.io/v1",
+    "Namespace": "v1",
+    "List": "v1",
+}
+"""The kinds that are read here."""
+
+_KINDS = tuple(API_VERSIONS)
+_LATER = {"Ingress", "NetworkPolicy"}
+_WORKLOADS = {"CronJob", "DaemonSet", "Job", "ReplicaSet", "StatefulSet"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,46 +48,94 @@ class Manifests:
     """What a set of manifests declares, in file order."""
 
     pods: tuple[PodDeclaration, ...] = ()
+    """With those of the Deployments."""
     namespaces: frozenset[str] = NAMESPACES
+    services: tuple[ServiceDeclaration, ...] = ()
+    slices: tuple[SliceDeclaration, ...] = ()
+    deployments: tuple[DeploymentDeclaration, ...] = ()
 
 
-def read_manifests(documents: Iterable[tuple[str, Value]], problems: Problems) -> Manifests:
+def read_manifests(
+    documents: Iterable[tuple[str, Value]],
+    problems: Problems,
+    namespaces: frozenset[str] = NAMESPACES,
+) -> Manifests:
     """Read manifests, each with the path of the value that holds it ("" for a file's document).
 
-    Namespaces may be declared after the pods that live in them.
+    Namespaces may be declared after what lives in them; ``namespaces`` exist already.
     """
     pods: list[PodDeclaration] = []
-    namespaces = set(NAMESPACES)
-    for where, document in documents:
-        for section in _objects(where, document, problems):
-            if section.text("kind") == "Pod":
-                pod = read_pod(section)
-                pods += [pod] if pod else []
-            else:
-                name = _namespace(section)
-                namespaces |= {name} if name else set()
-    for pod in pods:
-        if pod.namespace not in namespaces:
+    services: list[ServiceDeclaration] = []
+    slices: list[SliceDeclaration] = []
+    deployments: list[DeploymentDeclaration] = []
+    found = set(namespaces)
+    for section in objects(documents, problems):
+        match section.text("kind"):
+            case "Pod" if pod := read_pod(section):
+                pods.append(pod)
+            case "Deployment" if deployment := read_deployment(section):
+                deployments.append(deployment)
+                # Names twice are one problem, not one for each of their pods.
+                if [each.key for each in deployments].count(deployment.key) == 1:
+                    pods += deployment.pods
+            case "Service" if service := read_service(section):
+                services.append(service)
+            case "EndpointSlice" if piece := read_slice(section):
+                slices.append(piece)
+            case "Namespace" if name := _namespace(section):
+                found.add(name)
+    read = Manifests(
+        *(tuple(pods), frozenset(found), tuple(services), tuple(slices), tuple(deployments))
+    )
+    _check(read, problems)
+    return read
+
+
+def _check(read: Manifests, problems: Problems) -> None:
+    """Namespaces exist, and names are unique in them (pods: see :mod:`.resolve`)."""
+    first: dict[tuple[str, str, str], Place] = {}
+    for kind, namespace, name, place in _named(read):
+        if namespace not in read.namespaces:
             problems.add(
-                pod.place,
-                f"pod {quote(pod.name)} is in namespace {quote(pod.namespace)}, which does not "
+                place,
+                f"{kind} {quote(name)} is in namespace {quote(namespace)}, which does not "
                 "exist; declare it with a manifest of kind Namespace, as in a real cluster",
             )
-    return Manifests(tuple(pods), frozenset(namespaces))
+        other = first.setdefault((kind, namespace, name), place)
+        if kind != "pod" and other is not place:
+            problems.add(
+                place,
+                f"{kind} {namespace}/{name} exists twice: also at {other.file}:{other.line}; "
+                "names are unique in a namespace: rename one",
+            )
 
 
-def _objects(where: str, document: Value, problems: Problems) -> Iterator[Section]:
-    """The pods and namespaces of a document; a list is opened."""
-    section = mapping(document, where, problems)
-    if section is None or not _known_kind(section, _KINDS):
-        return
-    if section.text("kind") != "List":
-        yield section
-        return
-    section.only(("apiVersion", "kind", "items"), ignored={"metadata"})
-    for item in section.sections("items"):
-        if _known_kind(item, _KINDS[:-1]):
-            yield item
+def _named(read: Manifests) -> Iterator[tuple[str, str, str, Place]]:
+    """Kind, namespace, name and place of every object; Deployments stand for their pods."""
+    for pod in read.pods:
+        if not pod.owner:
+            yield "pod", pod.namespace, pod.name, pod.place
+    for deployment in read.deployments:
+        yield "Deployment", deployment.namespace, deployment.name, deployment.place
+    for service in read.services:
+        yield "Service", service.service.namespace, service.service.name, service.place
+    for piece in read.slices:
+        yield "EndpointSlice", piece.slice.namespace, piece.slice.name, piece.place
+
+
+def objects(documents: Iterable[tuple[str, Value]], problems: Problems) -> Iterator[Section]:
+    """The objects of all documents, of a known kind and version; lists are opened."""
+    for where, document in documents:
+        section = mapping(document, where, problems)
+        if section is None or not _known_kind(section, _KINDS):
+            continue
+        if section.text("kind") != "List":
+            yield section
+            continue
+        section.only(("apiVersion", "kind", "items"), ignored={"metadata"})
+        for item in section.sections("items"):
+            if _known_kind(item, _KINDS[:-1]):
+                yield item
 
 
 def _known_kind(section: Section, kinds: Sequence[str]) -> bool:
@@ -82,11 +149,12 @@ def _known_kind(section: Section, kinds: Sequence[str]) -> bool:
         if kind in _LATER:
             hint = f"; it comes in a later release, this one reads {', '.join(kinds)}"
         elif kind in _WORKLOADS:
-            hint = "; there are no controllers here: write each pod as kind Pod"
+            hint = "; write a Deployment, or each pod as kind Pod"
         section.problem("kind", f"{quote(kind)} is not supported{hint}")
         return False
-    if section.text("apiVersion") != "v1":
-        section.problem("apiVersion", f'must be "v1" for kind {kind}')
+    version = API_VERSIONS[kind]
+    if section.text("apiVersion") != version:
+        section.problem("apiVersion", f"must be {quote(version)} for kind {kind}")
     return True
 
 

@@ -183,6 +183,13 @@ class Cluster:
     slices: tuple[EndpointSlice, ...] = ()
     """EndpointSlices that were written by hand."""
 
+    @property
+    def machines(self) -> tuple[str, ...]:
+        """The names of all nodes, routers and clients: each is a container."""
+        parts: tuple[tuple[Node | Router | Client, ...], ...]
+        parts = (self.nodes, self.routers, self.clients)
+        return tuple(each.name for part in parts for each in part)
+
     def node(self, name: str) -> Node:
         """Return the node called ``name``.
 

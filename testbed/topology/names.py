@@ -14,6 +14,7 @@ from testbed.topology.section import Section
 from testbed.topology.source import quote
 
 __all__ = [
+    "dns_1035_label",
     "dns_label",
     "dns_subdomain",
     "environment_name",
@@ -39,6 +40,15 @@ def dns_label(text: str) -> str | None:
             "beginning and ending with a letter or digit"
         )
     return None
+
+
+def dns_1035_label(text: str) -> str | None:
+    """RFC 1035 label: Service names, which do not begin with a digit."""
+    if text[:1].isdecimal() and dns_label(text) is None:
+        return (
+            f"{quote(text)} begins with a digit; a Service's name begins with a letter (RFC 1035)"
+        )
+    return dns_label(text)
 
 
 def dns_subdomain(text: str) -> str | None:

@@ -20,7 +20,7 @@ from testbed.topology.declared import (
 from testbed.topology.section import Section, alternatives
 from testbed.topology.source import BROKEN, Problems, describe, quote
 
-__all__ = ["attached", "check_routed", "read_networks", "settled"]
+__all__ = ["attached", "check_routed", "check_spoken", "read_networks", "settled"]
 
 _DEFAULT = "default"
 _ADDRESSES = "node addresses follow from the subnet: .1 is the gateway, .2 the first node"
@@ -191,3 +191,25 @@ def check_routed(settings: Settings, fabric: Fabric, problems: Problems) -> None
         "have other nodes as next hops, and a next hop must be on the same network; use one "
         f"network{other}",
     )
+
+
+def check_spoken(settings: Settings, problems: Problems) -> None:
+    """Report what needs BGP with a backend whose nodes do not speak it."""
+    if not settings.cni or settings.backend.type in settings.traits.bgp:
+        return
+    what = f"backend {settings.backend.type} of {settings.cni}"
+    speaking = [kind for kind in settings.traits.backends if kind in settings.traits.bgp]
+    instead = f"backend {' or '.join(speaking)}" if speaking else "cni: calico"
+    if settings.load_balancer.announce == "bgp":
+        problems.add(
+            settings.load_balancer_place or settings.place,
+            f"x-testbed.load_balancer.announce: the nodes speak no BGP with {what}; use layer2, "
+            f"or {instead}",
+        )
+    for client in settings.clients:
+        if client.as_number is not None:
+            problems.add(
+                client.place,
+                f"client {quote(client.name)} has an as_number, but the nodes speak no BGP with "
+                f"{what}; remove it, or use {instead}",
+            )

@@ -8,12 +8,14 @@ __all__ = ["there_is"]
 
 
 def there_is(cluster: Cluster) -> str:
-    """Nodes, routers and pods, a line each."""
+    """Nodes, routers, clients and pods, a line each."""
+    clients = ", ".join(client.name for client in cluster.clients)
     routers = ", ".join(router.name for router in cluster.routers)
     pods = ", ".join(pod.key.removeprefix("default/") for pod in cluster.pods)
     lines = [
         f"nodes: {', '.join(node.name for node in cluster.nodes)}",
         *([f"routers: {routers}"] if routers else []),
+        *([f"clients: {clients}"] if clients else []),
         f"pods: {pods or 'none'}",
     ]
     return "\n".join(lines)

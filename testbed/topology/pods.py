@@ -1,11 +1,13 @@
 """A ``kind: Pod`` manifest.
 
 Honoured: metadata name, namespace, labels, annotations; spec containers, hostNetwork, hostname,
-nodeName, nodeSelector, restartPolicy, shareProcessNamespace. Ignored, because ignoring them hides
-nothing (kubectl writes several of them by itself):
+nodeName, nodeSelector, readinessGates, restartPolicy, shareProcessNamespace. Nothing sets a
+gate's condition here but the manifest itself: a pod is not ready until its ``status.conditions``
+has every gate's type with status "True". Ignored, because ignoring them hides nothing (kubectl
+writes several of them by itself):
 
 ============================= ==============================================================
-status, metadata.uid, …       an API server's own bookkeeping
+status (else), metadata.uid … an API server's own bookkeeping
 automountServiceAccountToken  there is no API server to talk to
 dnsPolicy                     there is no cluster DNS; pods resolve as their node does
 enableServiceLinks            there are no service environment variables
@@ -23,25 +25,23 @@ Everything else is refused with the reason.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import combinations
 
 from testbed.topology import names
 from testbed.topology.containers import read_container
 from testbed.topology.declared import ContainerDeclaration, PodDeclaration
+from testbed.topology.metadata import read_annotations, read_identity, read_parts
 from testbed.topology.quantity import bits_per_second
 from testbed.topology.section import Section
 from testbed.topology.source import Place, Problems, quote
 
-__all__ = ["BANDWIDTH", "METADATA_IGNORED", "read_pod"]
+__all__ = ["BANDWIDTH", "default_hostname", "read_pod", "read_template"]
 
 BANDWIDTH = ("kubernetes.io/ingress-bandwidth", "kubernetes.io/egress-bandwidth")
-METADATA_IGNORED = {
-    *("creationTimestamp", "finalizers", "generation", "managedFields", "ownerReferences"),
-    *("resourceVersion", "selfLink", "uid"),
-}
 _HONOURED = (
-    *("containers", "hostNetwork", "hostname", "nodeName", "nodeSelector", "restartPolicy"),
-    "shareProcessNamespace",
+    *("containers", "hostNetwork", "hostname", "nodeName", "nodeSelector", "readinessGates"),
+    *("restartPolicy", "shareProcessNamespace"),
 )
 _IGNORED = {
     *("automountServiceAccountToken", "dnsPolicy", "enableServiceLinks", "imagePullSecrets"),
@@ -62,7 +62,6 @@ _REFUSED = {
     "nodeAffinity": _USE_SELECTOR,
     "os": "nodes are Linux",
     "overhead": "resources are not enforced",
-    "readinessGates": "a pod is ready when its containers run",
     "resources": "nothing enforces them here",
     "runtimeClassName": "every pod runs in crun",
     "securityContext": "containers run as root with the node's capabilities; remove it",
@@ -76,34 +75,49 @@ _REFUSED = {
 def read_pod(document: Section) -> PodDeclaration | None:
     """Read a pod; None when it has no usable name or spec to go on with."""
     document.only(("apiVersion", "kind", "metadata", "spec"), ignored={"status"})
-    metadata, spec = document.section("metadata"), document.section("spec")
-    for key in ("metadata", "spec"):
-        if document.get(key) is None:
-            document.problem(key, "missing; a pod has metadata (its name) and spec (containers)")
-    name, namespace = _identity(metadata) if metadata else (None, "default")
-    if spec is None or metadata is None:
+    metadata = document.section("metadata")
+    identity = read_identity(metadata, "pod", names.dns_subdomain, "web") if metadata else None
+    parts = read_parts(document, "a pod has metadata (its name) and spec (containers)")
+    if parts is None or identity is None:
         return None
+    name, namespace = identity
+    gated = parts[1].get("readinessGates") is not None
+    conditions = _conditions(document) if gated else frozenset()
+    pod = read_template(*parts, namespace, name or "", conditions)
+    return replace(pod, hostname=pod.hostname or default_hostname(pod.name)) if name else None
+
+
+def read_template(
+    metadata: Section,
+    spec: Section,
+    namespace: str,
+    name: str,
+    conditions: frozenset[str] = frozenset(),
+) -> PodDeclaration:
+    """Read what a pod and a Deployment's template share; the hostname is empty when not given.
+
+    ``conditions`` are those that hold, for its readiness gates.
+    """
     spec.only(_HONOURED, _REFUSED, ignored=_IGNORED)
     host_network = spec.flag("hostNetwork") or False
-    containers = _containers(spec, host_network)
-    annotations = _annotations(metadata, host_network)
     pod = PodDeclaration(
         place=metadata.place_of("name"),
         namespace=namespace,
-        name=name or "",
-        containers=containers,
+        name=name,
+        containers=_containers(spec, host_network),
         labels=names.labels(metadata, "labels"),
-        annotations=annotations,
-        hostname=spec.valid("hostname", names.dns_label) or default_hostname(name or ""),
+        annotations=_annotations(metadata, host_network),
+        hostname=spec.valid("hostname", names.dns_label) or "",
         host_network=host_network,
         share_process_namespace=spec.flag("shareProcessNamespace") or False,
         restart_policy=spec.choice("restartPolicy", ("Always", "OnFailure", "Never"), "Always"),
         node=spec.text("nodeName") or None,
         node_place=spec.place_of("nodeName"),
         node_selector=names.labels(spec, "nodeSelector"),
+        gated=not _gates(spec) <= conditions,
     )
-    _check_host_ports(pod, document.problems)
-    return pod if name else None
+    _check_host_ports(pod, spec.problems)
+    return pod
 
 
 def default_hostname(name: str) -> str:
@@ -111,29 +125,30 @@ def default_hostname(name: str) -> str:
     return name[:63].rstrip("-.")
 
 
-def _identity(metadata: Section) -> tuple[str | None, str]:
-    metadata.only(
-        ("name", "namespace", "labels", "annotations"),
-        {"generateName": "names are chosen in the file; write name"},
-        ignored=METADATA_IGNORED,
-    )
-    if metadata.get("name") is None and "generateName" not in metadata.values:
-        metadata.problem("name", "missing; every pod has a name, as in `name: web`")
-    name = metadata.valid("name", names.dns_subdomain)
-    return name, metadata.valid("namespace", names.dns_label) or "default"
+def _gates(spec: Section) -> frozenset[str]:
+    """The condition types of ``readinessGates``."""
+    found = set()
+    for gate in spec.sections("readinessGates"):
+        gate.only(("conditionType",))
+        if gate.get("conditionType") is None:
+            gate.problem("conditionType", "missing; write a type such as example.com/in-service")
+        found.add(gate.valid("conditionType", names.label_key) or "")
+    return frozenset(found)
+
+
+def _conditions(document: Section) -> frozenset[str]:
+    """The types of ``status.conditions`` that are True."""
+    status = document.section("status")
+    found = status.sections("conditions") if status else []
+    return frozenset(each.text("type") or "" for each in found if each.text("status") == "True")
 
 
 def _annotations(metadata: Section, host_network: bool) -> Mapping[str, str]:
-    annotations = metadata.texts_by_key("annotations")
+    annotations = read_annotations(metadata)
     section = metadata.section("annotations") if annotations else None
-    if section is None:
-        return annotations
-    for key, value in annotations.items():
-        # Unlike labels, annotation values are free text, and keys may have upper-case prefixes.
-        if error := names.label_key(key.lower()):
-            section.problem(key, error)
-        if key in BANDWIDTH:
-            _check_bandwidth(section, key, value, host_network)
+    for key in annotations if section else ():
+        if section and key in BANDWIDTH:
+            _check_bandwidth(section, key, annotations[key], host_network)
     return annotations
 
 

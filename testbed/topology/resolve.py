@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from testbed.topology import applications, ipam, names
+from testbed.topology.allocation import complete
 from testbed.topology.blocks import Holding
+from testbed.topology.clients import placed
 from testbed.topology.declared import (
+    ClientDeclaration,
     ContainerDeclaration,
     Fabric,
     NodeDeclaration,
@@ -21,37 +24,27 @@ from testbed.topology.declared import (
     RouterDeclaration,
     Settings,
 )
-from testbed.topology.model import Cluster, ContainerPort, Network, Node, Pod, Router
-from testbed.topology.networks import check_routed
+from testbed.topology.manifests import Manifests
+from testbed.topology.model import Client, Cluster, ContainerPort, Network, Node, Pod, Router
+from testbed.topology.networks import check_routed, check_spoken
+from testbed.topology.overrides import Overrides, overridden
 from testbed.topology.pods import default_hostname
 from testbed.topology.scheduling import Room, schedule
-from testbed.topology.section import either
-from testbed.topology.settings import DRIVERS, MAX_PODS, without_tunnels
+from testbed.topology.service import Service
 from testbed.topology.shares import holdings, shares
+from testbed.topology.slices import check_nodes
 from testbed.topology.source import Place, Problems, quote
 
-__all__ = ["MAX_NODES", "Overrides", "resolve"]
+__all__ = ["MAX_NODES", "check_unique", "resolve"]
 
 MAX_NODES = 1023
 """Ports of a Linux bridge (BR_MAX_PORTS is 1024, and 0 is none): every network is one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Overrides:
-    """What the command line says instead of the file; ``None`` leaves it to the file."""
-
-    name: str | None = None
-    nodes: int | None = None
-    """Keep the first so many services, or go on with their naming; routers are not counted."""
-    pods_per_node: int | None = None
-    ipip: str | None = None
-    """What makes IP-in-IP tunnels."""
-
-
 def resolve(
     settings: Settings,
     fabric: Fabric,
-    pods: Sequence[PodDeclaration],
+    manifests: Manifests,
     overrides: Overrides,
     problems: Problems,
 ) -> Cluster:
@@ -60,24 +53,32 @@ def resolve(
     Raises:
         TopologyError: every problem found so far, by the readers or here.
     """
-    settings = _overridden(settings, overrides, problems)
+    settings = overridden(settings, overrides, problems)
     check_routed(settings, fabric, problems)
+    check_spoken(settings, problems)
+    fabric = replace(fabric, clients=placed(settings.clients, fabric, problems))
     kept = _kept(fabric, overrides, problems)
-    _check_names(settings, (*kept, *fabric.routers), overrides, problems)
+    _check_names(settings, (*kept, *fabric.routers, *fabric.clients), overrides, problems)
     _check_addresses(settings, replace(fabric, nodes=kept), problems)
     rooms = [
         Room(node.name, {**node.labels, **_well_known(node.name)}, share)
         for node, share in zip(kept, shares(settings, kept, problems), strict=True)
     ]
     defaults = _default_pods(settings, rooms, problems)
-    _check_unique(pods, defaults, problems)
-    every = (*pods, *defaults)
+    check_unique(manifests.pods, defaults, problems)
+    every = (*manifests.pods, *defaults)
     where = schedule(every, rooms, problems, _absent(fabric, kept)) if rooms else {}
     taken = {room.name: (room.share, room.addresses) for room in rooms}
     held = holdings(settings, taken, problems)
+    services: tuple[Service, ...] = ()
+    if settings.service is not None:
+        services = complete(manifests.services, settings.service.network, problems)
+    check_nodes(manifests.slices, [room.name for room in rooms], problems)
     problems.check()
     scheduled = tuple(pod.on(where[position]) for position, pod in enumerate(every))
-    return _cluster(settings, replace(fabric, nodes=kept), held, scheduled)
+    cluster = _cluster(settings, replace(fabric, nodes=kept), held, scheduled)
+    pieces = tuple(declared.slice for declared in manifests.slices)
+    return replace(cluster, services=services, slices=pieces)
 
 
 def _cluster(
@@ -115,32 +116,13 @@ def _cluster(
             for index, router in enumerate(fabric.routers)
         ),
         ipip=settings.ipip,
+        proxy=settings.proxy,
+        clients=tuple(
+            Client(client.name, index, client.network, client.as_number)
+            for index, client in enumerate(fabric.clients)
+        ),
+        load_balancer=settings.load_balancer,
     )
-
-
-def _overridden(settings: Settings, overrides: Overrides, problems: Problems) -> Settings:
-    if overrides.name is not None:
-        if error := names.dns_label(overrides.name):
-            problems.add(Place("--name"), error)
-        else:
-            settings = replace(settings, name=overrides.name)
-    if overrides.pods_per_node is not None:
-        place = Place("--pods-per-node")
-        if not 0 <= overrides.pods_per_node <= MAX_PODS:
-            problems.add(place, f"{overrides.pods_per_node} is out of range; use 0 to {MAX_PODS}")
-        else:
-            settings = replace(settings, default_pods=overrides.pods_per_node, pods_place=place)
-    if overrides.ipip is not None:
-        place = Place("--ipip")
-        if overrides.ipip not in DRIVERS:
-            problems.add(
-                place, f"{quote(overrides.ipip)} is not supported; write {either(DRIVERS)}"
-            )
-        elif error := without_tunnels(settings.backend):
-            problems.add(place, error)
-        else:
-            settings = replace(settings, ipip=overrides.ipip)
-    return settings
 
 
 def _kept(fabric: Fabric, overrides: Overrides, problems: Problems) -> tuple[NodeDeclaration, ...]:
@@ -149,18 +131,20 @@ def _kept(fabric: Fabric, overrides: Overrides, problems: Problems) -> tuple[Nod
     count = len(nodes) if overrides.nodes is None else overrides.nodes
     if not nodes:
         return ()
-    most = max(MAX_NODES - len(fabric.routers), 0)
+    others = len(fabric.routers) + len(fabric.clients)
+    most = max(MAX_NODES - others, 0)
     if not 1 <= count <= most:
         place = nodes[0].place if overrides.nodes is None else Place("--nodes")
-        routers = f" less {len(fabric.routers)} for routers" if fabric.routers else ""
+        what = "routers and clients" if fabric.clients else "routers"
+        less = f" less {others} for {what}" if others else ""
         problems.add(
             place,
-            f"{count} nodes are out of range; use 1 to {most}, the ports of a Linux bridge"
-            f"{routers}",
+            f"{count} nodes are out of range; use 1 to {most}, the ports of a Linux bridge{less}",
         )
         return nodes[:most]
     added: list[NodeDeclaration] = []
     taken = {node.name for node in nodes} | {router.name for router in fabric.routers}
+    taken |= {client.name for client in fabric.clients}
     name = nodes[-1].name
     while len(nodes) + len(added) < count:
         name = _successor(name)
@@ -180,14 +164,14 @@ def _successor(name: str) -> str:
 
 def _check_names(
     settings: Settings,
-    machines: Sequence[NodeDeclaration | RouterDeclaration],
+    machines: Sequence[NodeDeclaration | RouterDeclaration | ClientDeclaration],
     overrides: Overrides,
     problems: Problems,
 ) -> None:
     for machine in machines:
         container = f"{settings.name}-{machine.name}"
         if len(container) > 63 and names.dns_label(machine.name) is None:
-            kind = "node" if isinstance(machine, NodeDeclaration) else "router"
+            kind = type(machine).__name__.removesuffix("Declaration").lower()
             problems.add(
                 machine.place if overrides.name is None else Place("--name"),
                 f"the container of {kind} {quote(machine.name)} would be called "
@@ -205,8 +189,10 @@ def _check_addresses(settings: Settings, fabric: Fabric, problems: Problems) -> 
 def _absent(fabric: Fabric, kept: Sequence[NodeDeclaration]) -> dict[str, str]:
     """Why services of the file are no nodes."""
     routers = {router.name: "it is a router, which runs no pods" for router in fabric.routers}
+    clients = {client.name: "it is a client, which runs no pods" for client in fabric.clients}
     dropped = fabric.nodes[len(kept) :]
-    return {node.name: f"--nodes {len(kept)} leaves it out" for node in dropped} | routers
+    left_out = {node.name: f"--nodes {len(kept)} leaves it out" for node in dropped}
+    return left_out | routers | clients
 
 
 def _well_known(node: str) -> dict[str, str]:
@@ -249,9 +235,10 @@ def _default_pod(name: str, node: str, place: Place) -> PodDeclaration:
     )
 
 
-def _check_unique(
+def check_unique(
     pods: Sequence[PodDeclaration], defaults: Sequence[PodDeclaration], problems: Problems
 ) -> None:
+    """Report pods whose name is another's, or a default pod's."""
     first: dict[str, PodDeclaration] = {}
     for pod in pods:
         other = first.setdefault(pod.key, pod)

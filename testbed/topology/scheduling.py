@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 from testbed.topology.declared import HostPort, PodDeclaration
 from testbed.topology.shares import Share
-from testbed.topology.source import Problems, quote
+from testbed.topology.source import Place, Problems, quote
 
 __all__ = ["Room", "listed", "schedule"]
 
@@ -135,7 +135,7 @@ def _report_pinned(pod: PodDeclaration, room: Room, overfull: set[str], problems
         problems.add(
             wanted.place,
             f"pod {pod.key}: port {wanted} of {room.name} is taken by pod {owner} "
-            f"({taken.place.file}:{taken.place.line}); choose another port or node",
+            f"({_at(taken.place)}); choose another port or node",
         )
     if room.is_full(pod) and room.name not in overfull:
         overfull.add(room.name)
@@ -144,6 +144,10 @@ def _report_pinned(pod: PodDeclaration, room: Room, overfull: set[str], problems
             f"pod {pod.key} finds no address on {room.name}: {room.share.reason}; move pods or "
             f"use {room.share.remedy}",
         )
+
+
+def _at(place: Place) -> str:
+    return f"{place.file}:{place.line}" if place.line else place.file
 
 
 def _report_unschedulable(pod: PodDeclaration, rooms: Sequence[Room], problems: Problems) -> None:

@@ -11,16 +11,31 @@ from typing import Any
 
 from testbed.topology.model import (
     Backend,
+    Client,
     Cluster,
     Container,
     ContainerPort,
+    LoadBalancer,
     Network,
     Node,
     Pod,
     Router,
 )
+from testbed.topology.service_json import (
+    service_from_json,
+    service_to_json,
+    slice_from_json,
+    slice_to_json,
+)
 
-__all__ = ["from_json", "to_json"]
+__all__ = [
+    "from_json",
+    "service_from_json",
+    "service_to_json",
+    "slice_from_json",
+    "slice_to_json",
+    "to_json",
+]
 
 
 def to_json(cluster: Cluster) -> dict[str, Any]:
@@ -48,6 +63,22 @@ def to_json(cluster: Cluster) -> dict[str, Any]:
             for each in cluster.routers
         ],
         "ipip": cluster.ipip,
+        "proxy": cluster.proxy,
+        "clients": [
+            {
+                "name": each.name,
+                "index": each.index,
+                "network": each.network,
+                "as_number": each.as_number,
+            }
+            for each in cluster.clients
+        ],
+        "load_balancer": {
+            "pool": [[str(first), str(last)] for first, last in cluster.load_balancer.pool],
+            "announce": cluster.load_balancer.announce,
+        },
+        "services": [service_to_json(service) for service in cluster.services],
+        "slices": [slice_to_json(piece) for piece in cluster.slices],
     }
 
 
@@ -75,6 +106,20 @@ def from_json(data: Mapping[str, Any]) -> Cluster:
             for row in data["routers"]
         ),
         ipip=data["ipip"],
+        proxy=data["proxy"],
+        clients=tuple(
+            Client(row["name"], row["index"], row["network"], row["as_number"])
+            for row in data["clients"]
+        ),
+        load_balancer=LoadBalancer(
+            tuple(
+                (IPv4Address(first), IPv4Address(last))
+                for first, last in data["load_balancer"]["pool"]
+            ),
+            data["load_balancer"]["announce"],
+        ),
+        services=tuple(service_from_json(row) for row in data["services"]),
+        slices=tuple(slice_from_json(row) for row in data["slices"]),
     )
 
 
@@ -101,6 +146,8 @@ def _pod(pod: Pod) -> dict[str, Any]:
         "host_network": pod.host_network,
         "share_process_namespace": pod.share_process_namespace,
         "restart_policy": pod.restart_policy,
+        "owner": pod.owner,
+        "gated": pod.gated,
     }
 
 
@@ -148,6 +195,8 @@ def _pod_from(row: Mapping[str, Any]) -> Pod:
         host_network=row["host_network"],
         share_process_namespace=row["share_process_namespace"],
         restart_policy=row["restart_policy"],
+        owner=row["owner"],
+        gated=row["gated"],
     )
 
 

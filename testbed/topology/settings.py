@@ -10,6 +10,9 @@ service_cidr   the services' addresses                               10.96.0.0/1
 manifests      files (relative to this one) and objects              none
 default_pods   netexec pods on every node                            2
 ipip           driver of IP-in-IP tunnels: kernel, ebpf, auto        auto
+proxy          kube-proxy's mode, a planner of :mod:`testbed.proxy`  iptables
+clients        containers on the underlay that are no nodes          none
+load_balancer  pool and announcement of Services of that type        near the subnet's end
 ============== ===================================================== =====================
 
 Calico's own default pool is 192.168.0.0/16; here its clusters too are numbered from 10.244.0.0/16,
@@ -23,17 +26,19 @@ from collections.abc import Mapping
 from ipaddress import IPv4Network
 
 from testbed.topology import names
+from testbed.topology.clients import read_clients
 from testbed.topology.cnis import Cnis, OptionType, Traits
 from testbed.topology.declared import Cidr, ManifestReference, Settings
+from testbed.topology.load_balancer import read_load_balancer
 from testbed.topology.model import Backend
 from testbed.topology.section import Section, alternatives
 from testbed.topology.source import BROKEN, Place, describe, quote
 
-__all__ = ["DRIVERS", "MAX_PODS", "SETTINGS", "read_settings", "without_tunnels"]
+__all__ = ["DRIVERS", "MAX_PODS", "SETTINGS", "read_settings", "unknown_proxy", "without_tunnels"]
 
 SETTINGS = (
     *("name", "cni", "backend", "cluster_cidr", "node_cidr_mask", "service_cidr"),
-    *("manifests", "default_pods", "ipip"),
+    *("manifests", "default_pods", "ipip", "proxy", "clients", "load_balancer"),
 )
 _RANGES = {
     "vni": (1, 16_777_215),
@@ -50,9 +55,13 @@ _MAX_MASK = 29
 _BLOCK_SIZE = 26
 """Calico's default."""
 MAX_PODS = 65536
+_PROXY = "iptables"
+"""kube-proxy's own default on Linux."""
 
 
-def read_settings(document: Section, default_name: str, cnis: Cnis) -> Settings:
+def read_settings(
+    document: Section, default_name: str, cnis: Cnis, proxies: tuple[str, ...]
+) -> Settings:
     """Read ``x-testbed``; what is wrong is reported and replaced by its default."""
     section = document.section("x-testbed")
     if document.get("x-testbed") is None:
@@ -80,6 +89,11 @@ def read_settings(document: Section, default_name: str, cnis: Cnis) -> Settings:
         default_pods=_number(section, "default_pods", 0, MAX_PODS, 2),
         pods_place=section.place_of("default_pods"),
         ipip=_driver(section, backend),
+        proxy=_proxy(section, proxies),
+        proxies=proxies,
+        clients=tuple(read_clients(section)),
+        load_balancer=read_load_balancer(section),
+        load_balancer_place=section.place_of("load_balancer"),
     )
 
 
@@ -202,6 +216,21 @@ def _driver(section: Section, backend: Backend) -> str:
     if section.get("ipip") is not None and (error := without_tunnels(backend)):
         section.problem("ipip", error)
     return driver
+
+
+def _proxy(section: Section, proxies: tuple[str, ...]) -> str:
+    proxy = section.text("proxy")
+    if proxy is not None and (error := unknown_proxy(proxy, proxies)):
+        section.problem("proxy", error)
+        return _PROXY
+    return proxy or _PROXY
+
+
+def unknown_proxy(proxy: str, proxies: tuple[str, ...]) -> str | None:
+    """What is wrong with a mode of kube-proxy, or None."""
+    if proxy in proxies:
+        return None
+    return f"kube-proxy has no mode {quote(proxy)}{alternatives(proxy, proxies, 'its modes')}"
 
 
 def without_tunnels(backend: Backend) -> str | None:

@@ -11,7 +11,6 @@ included; ``$VAR`` is refused, because the result would depend on the caller's e
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -20,12 +19,11 @@ from typing import Any, Final, TypeAlias
 import yaml
 
 from testbed.errors import Problem, TopologyError
+from testbed.topology.composing import nodes
 
 __all__ = ["BROKEN", "Place", "Problems", "Value", "describe", "documents", "located", "quote"]
 
 _TAG = "tag:yaml.org,2002:"
-_INTEGER = re.compile(r"[-+]?0b[0-1_]+|[-+]?0[0-7_]+|[-+]?(?:0|[1-9][0-9_]*)|[-+]?0x[0-9a-fA-F_]+")
-_FLOAT = re.compile(r"[-+]?(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+][0-9]+)?")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -137,16 +135,10 @@ def documents(
 
 
 def _documents(text: str, file: str, problems: Problems, compose: bool) -> Iterator[Value]:
-    loader = _Loader(text)
-    try:
-        while loader.check_node():
-            node = loader.get_node()
-            if node is not None:
-                value = _Conversion(loader, file, problems, compose).value(node)
-                if value.data is not None:
-                    yield value
-    finally:
-        loader.dispose()
+    for node in nodes(text):
+        value = _Conversion(file, problems, compose).value(node)
+        if value.data is not None:
+            yield value
 
 
 def _explain(error: yaml.MarkedYAMLError) -> str:
@@ -156,30 +148,11 @@ def _explain(error: yaml.MarkedYAMLError) -> str:
     return message
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1's types without dates and base-60 numbers."""
-
-
-def _resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
-    changed = {"timestamp", "int", "float"}
-    kept = {
-        first: [(tag, regexp) for tag, regexp in rows if tag.removeprefix(_TAG) not in changed]
-        for first, rows in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-    for tag, pattern in (("float", _FLOAT), ("int", _INTEGER)):
-        for first in "+-.0123456789":
-            kept.setdefault(first, []).append((_TAG + tag, re.compile(rf"(?:{pattern.pattern})\Z")))
-    return kept
-
-
-_Loader.yaml_implicit_resolvers = _resolvers()
-
-
 class _Conversion:
     """Turns one document's node graph into values; aliases share what they point at."""
 
-    def __init__(self, loader: _Loader, file: str, problems: Problems, compose: bool) -> None:
-        self._loader = loader
+    def __init__(self, file: str, problems: Problems, compose: bool) -> None:
+        self._constructor = yaml.constructor.SafeConstructor()
         self._file = file
         self._problems = problems
         self._compose = compose
@@ -219,7 +192,7 @@ class _Conversion:
             self._problem(node, f"the YAML tag {_short(node.tag)} is not supported; remove it")
             return BROKEN
         try:
-            data: Any = self._loader.construct_object(node)
+            data: Any = self._constructor.construct_object(node)
         except (ValueError, KeyError, yaml.YAMLError):
             self._problem(node, f"{quote(node.value)} cannot be read as {_short(node.tag)}")
             return BROKEN
@@ -242,11 +215,11 @@ class _Conversion:
         own: dict[str, Value] = {}
         for key_node, value_node in node.value:
             line = int(key_node.start_mark.line) + 1
+            is_scalar = isinstance(key_node, yaml.ScalarNode)
             if key_node.tag == f"{_TAG}merge":
                 for name, value in self._merge(value_node):
                     merged.setdefault(name, value)
-            elif key_node.tag != f"{_TAG}str":
-                is_scalar = isinstance(key_node, yaml.ScalarNode)
+            elif key_node.tag != f"{_TAG}str" or not is_scalar:
                 hint = f": write {quote(key_node.value)}" if is_scalar else ""
                 self._problem(key_node, f"a key must be a string{hint}")
                 if is_scalar:

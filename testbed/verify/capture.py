@@ -32,7 +32,7 @@ class Source:
     name: str
     """In the file: ``node1/flannel.1``, ``default/web-0/eth0``."""
     node: str
-    """The node or router on which the capture runs."""
+    """The node, router or client on which the capture runs."""
     device: str
     pod: str = ""
     """The pod whose interface it is; empty: the node's own."""
@@ -53,7 +53,7 @@ def sources(cluster: Cluster, observed: Observed, words: Iterable[str]) -> tuple
         if not given:
             raise UsageError(f"no node of testbed {cluster.name!r} runs")
     places = _places(cluster)
-    routers = [router.name for router in cluster.routers]
+    others = set(cluster.machines) - {node.name for node in cluster.nodes}
     found: dict[Source, None] = {}
     problems: list[str] = []
     unknown = False
@@ -62,13 +62,13 @@ def sources(cluster: Cluster, observed: Observed, words: Iterable[str]) -> tuple
         place = next((name for name in (target, f"default/{target}") if name in places), "")
         node = places.get(place, "")
         if not place:
-            problems.append(f"{word}: there is no node, router or pod {target!r}")
+            problems.append(f"{word}: there is no node, router, client or pod {target!r}")
             unknown = True
         elif separator and not device:
             problems.append(f"{word}: an interface is missing after the colon")
         elif ":" in device:
             problems.append(f"{word}: there is one colon too many")
-        elif node not in observed.node_ips and node not in routers:
+        elif node not in observed.node_ips and node not in others:
             problems.append(f"{word}: {node} does not run")
         else:
             pod = place if place != node else ""
@@ -80,10 +80,9 @@ def sources(cluster: Cluster, observed: Observed, words: Iterable[str]) -> tuple
 
 
 def _places(cluster: Cluster) -> dict[str, str]:
-    """Node, router or pod → where it is; nodes and routers win over pods."""
+    """Node, router, client or pod → where it is; pods come last."""
     places = {pod.key: pod.node for pod in cluster.pods}
-    places |= {router.name: router.name for router in cluster.routers}
-    return places | {node.name: node.name for node in cluster.nodes}
+    return places | {name: name for name in cluster.machines}
 
 
 @contextmanager

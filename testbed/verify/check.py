@@ -151,7 +151,7 @@ def request(
 
 def _sessions(cluster: Cluster, node: str, observed: Observed) -> list[str]:
     """The names of the BGP protocols to wait for: those whose peers run."""
-    routers = {router.name for router in cluster.routers}
+    routers = set(cluster.machines) - {each.name for each in cluster.nodes}
     peers = [peer for source, peer in oracle.mesh(cluster) if source == node]
     mesh = [
         _session("Mesh_", observed.node_ips[peer]) for peer in peers if peer in observed.node_ips
@@ -228,9 +228,9 @@ def judge_bgp(
     """Every BGP session that must be established is; ``sessions`` are each node's, as BIRD lists.
 
     Calico names them by the peer's address: ``Mesh_172_18_0_3`` in the mesh, ``Global_…`` for a
-    router that all nodes peer with.
+    router or client that all nodes peer with.
     """
-    routers = {router.name for router in cluster.routers}
+    routers = set(cluster.machines) - {each.name for each in cluster.nodes}
     for node, peer in oracle.mesh(cluster):
         absent = [each for each in (node, peer) if each not in (*observed.node_ips, *routers)]
         if absent:

@@ -150,8 +150,8 @@ def encapsulations(cluster: Cluster) -> tuple[Encapsulation, ...]:
 def mesh(cluster: Cluster) -> Iterator[tuple[str, str]]:
     """The BGP sessions that must be established: ``(node, peer)``, both ends of each.
 
-    Calico's node-to-node mesh, and every node with the routers of its network that have an AS. With
-    VXLAN, Calico's manifests run without BGP.
+    Calico's node-to-node mesh, and every node with the routers and clients of its network that have
+    an AS. With VXLAN, Calico's manifests run without BGP.
     """
     if cluster.cni != "calico" or cluster.backend.type == "vxlan":
         return
@@ -160,3 +160,6 @@ def mesh(cluster: Cluster) -> Iterator[tuple[str, str]]:
         for router in cluster.routers:
             if router.as_number is not None and node.network in router.networks:
                 yield node.name, router.name
+        for client in cluster.clients:
+            if client.as_number is not None and node.network == client.network:
+                yield node.name, client.name

@@ -62,7 +62,7 @@ def recorder(root: Path, *watched: str, **options: Any) -> Recorder:
     plugin = Recorder(config)
     named = SimpleNamespace
     for name in watched:
-        cluster = named(nodes=[named(name="node1")], routers=[named(name="tor")])
+        cluster = named(machines=("node1", "tor"))
         plugin.watch(named(name=name, client=None, cluster=cluster))
     assert list(plugin.pytest_runtest_setup()) == [None]
     return plugin

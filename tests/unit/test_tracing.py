@@ -84,8 +84,8 @@ def test_both_unknown_ends_are_named_at_once(asked: dict[str, Any]) -> None:
     with pytest.raises(UsageError) as caught:
         tracing.trace(CLIENT, "t", "x", "y")
     assert str(caught.value).splitlines() == [
-        "testbed 't' has no node, router or pod 'x'.",
-        "testbed 't' has no node, router or pod 'y'.",
+        "testbed 't' has no node, router, client or pod 'x'.",
+        "testbed 't' has no node, router, client or pod 'y'.",
         "nodes: node1, node2",
         "pods: a",
     ]

@@ -37,8 +37,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "targets",
         metavar="TARGET[:IFACE]",
         nargs="*",
-        help="a node, a router or [NAMESPACE/]POD, and its interface (default: eth0) or `all` "
-        "(default: the uplinks of all nodes)",
+        help="a node, router, client or [NAMESPACE/]POD, and its interface (default: eth0) or "
+        "`all` (default: the uplinks of all nodes)",
     )
     parser.add_argument("--filter", metavar="BPF", default="", help="tcpdump's filter expression")
     where = parser.add_mutually_exclusive_group()

@@ -10,7 +10,7 @@ from testbed.cli import options
 if TYPE_CHECKING:
     from testbed.cli.console import Console
 
-HELP = "remove a testbed with all its nodes, routers and networks"
+HELP = "remove a testbed with all its nodes, routers, clients and networks"
 EXAMPLE = """\
 testbed down
 testbed down flannel
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     for each in names:
         with console.progress() as tell:
             removed = existing.down(client, each, tell)
-        roles = ["node"] + ["router"] * bool(removed["router"])
+        roles = ["node", *(role for role in ("router", "client") if removed[role])]
         counts = (f"{removed[role]} {role}{'s' * (removed[role] != 1)}" for role in roles)
         console.print(f"testbed {each} removed: {', '.join(counts)}")
     return 0

@@ -22,7 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Where and what."""
     parser.usage = "testbed exec [-h] [-i] [-t] [--name N] TARGET -- CMD [ARG ...]"
     parser.add_argument(
-        "target", metavar="TARGET", help="a node or router, or [NAMESPACE/]POD[:CONTAINER]"
+        "target", metavar="TARGET", help="a node, router or client, or [NAMESPACE/]POD[:CONTAINER]"
     )
     parser.add_argument("-i", "--stdin", action="store_true", help="pass standard input on")
     parser.add_argument("-t", "--tty", action="store_true", help="give the command a terminal")

@@ -20,7 +20,7 @@ testbed logs default/web:nginx --tail 20"""
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Whose log, and how much of it."""
     parser.add_argument(
-        "target", metavar="TARGET", help="a node or router, or [NAMESPACE/]POD[:CONTAINER]"
+        "target", metavar="TARGET", help="a node, router or client, or [NAMESPACE/]POD[:CONTAINER]"
     )
     parser.add_argument("-f", "--follow", action="store_true", help="go on until interrupted")
     parser.add_argument("--tail", type=options.count, metavar="N", help="only the last N lines")

@@ -33,8 +33,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from testbed.plan import assumed_underlay, plan
 
     cluster = load(args)
-    known = [node.name for node in cluster.nodes]
-    known += [router.name for router in cluster.routers]
+    known = cluster.machines
     if args.node and args.node not in known:
         raise UsageError(f"there is no node {args.node!r}; there is {', '.join(known)}")
     specs = [

@@ -20,7 +20,7 @@ testbed shell netexec-node1-1"""
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Where."""
     parser.add_argument(
-        "target", metavar="TARGET", help="a node or router, or [NAMESPACE/]POD[:CONTAINER]"
+        "target", metavar="TARGET", help="a node, router or client, or [NAMESPACE/]POD[:CONTAINER]"
     )
     options.name(parser)
 

@@ -19,6 +19,7 @@ EXAMPLE = """\
 testbed trace netexec-node1-1 netexec-node2-1
 testbed trace node1 kube-system/web --proto tcp --port 80
 testbed trace netexec-node1-1 netexec-node2-1 --size 1472 --df
+testbed trace netexec-node1-1 svc/web
 testbed trace netexec-node1-1 node2 --html walk.html --pcap walk.pcapng"""
 
 _PORTS = {"icmp": 0, "tcp": 8080, "udp": 8081}
@@ -33,16 +34,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """From where to where, what to send, and what to write."""
     where = "a node, a router or [NAMESPACE/]POD"
     parser.add_argument("source", metavar="SRC", help=f"who sends: {where}")
-    parser.add_argument("target", metavar="DST", help=f"who is to answer: {where}")
+    parser.add_argument(
+        "target", metavar="DST", help=f"who is to answer: {where}, or svc/[NAMESPACE/]SERVICE"
+    )
     # Values are read by _wanted, which names all wrong ones at once.
     parser.add_argument(
-        "--proto", metavar="icmp|tcp|udp", default="icmp", help="what to send (default: icmp)"
+        "--proto",
+        metavar="icmp|tcp|udp",
+        help="what to send (default: icmp; to a Service, what its port is)",
     )
     parser.add_argument(
         "--port",
         metavar="N",
         help="the target's port (default: those of netexec, which the default pods run: "
-        "tcp 8080, udp 8081, where what begins with `echo ` is answered)",
+        "tcp 8080, udp 8081, where what begins with `echo ` is answered; a Service's first)",
     )
     parser.add_argument(
         "--size",
@@ -61,7 +66,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """Exit code 0 if the packet was answered, on the path that the topology demands."""
-    port, size = _wanted(args)
+    protocol, port, size = _wanted(args)
     from testbed import existing, tracing
     from testbed.cli import walk
     from testbed.node import engine
@@ -73,7 +78,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         existing.choose(client, options.wanted_name(args)),
         args.source,
         args.target,
-        protocol=args.proto,
+        protocol=protocol,
         port=port,
         size=size,
         dont_fragment=args.df,
@@ -86,8 +91,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
     return 0 if found.ok else 1
 
 
-def _wanted(args: argparse.Namespace) -> tuple[int, int]:
-    """The port and the size.
+def _wanted(args: argparse.Namespace) -> tuple[str | None, int | None, int]:
+    """The protocol and the port, ``None`` where a Service is to say them, and the size.
 
     Raises:
         UsageError: something is wrong; the message lists every problem.
@@ -95,17 +100,21 @@ def _wanted(args: argparse.Namespace) -> tuple[int, int]:
     problems = list(_problems(args))
     if problems:
         raise UsageError("\n".join(problems))
-    port = _PORTS[args.proto] if args.port is None else int(args.port)
+    of_service = _is_service(args.target)
+    protocol = args.proto or (None if of_service else "icmp")
+    default = None if of_service else _PORTS[protocol or "icmp"]
+    port = default if args.port is None else int(args.port)
     size = {"tcp": 0}.get(args.proto, _SIZE) if args.size is None else int(args.size)
-    return port, size
+    return protocol, port, size
 
 
 def _problems(args: argparse.Namespace) -> Iterator[str]:
-    if args.proto not in _PORTS:
+    proto = args.proto or ("" if _is_service(args.target) else "icmp")
+    if args.proto is not None and args.proto not in _PORTS:
         yield f"--proto {args.proto}: it is icmp, tcp or udp"
     if args.port is not None and not _within(args.port, 1, 65535):
         yield f"--port {args.port}: it is a number from 1 to 65535"
-    if args.port is not None and args.proto == "icmp":
+    if args.port is not None and proto == "icmp":
         yield "--port: ICMP has no ports; it is for tcp and udp"
     if args.size is not None and not _within(args.size, 0, _LARGEST):
         yield f"--size {args.size}: it is a number from 0 to {_LARGEST}"
@@ -119,6 +128,11 @@ def _problems(args: argparse.Namespace) -> Iterator[str]:
             yield f"--{option} {path or 'is empty'}: it is a file to write"
         elif not Path(path).parent.is_dir():
             yield f"--{option} {path}: there is no directory {Path(path).parent}"
+
+
+def _is_service(target: str) -> bool:
+    """By its form; whether there is such a Service is seen later."""
+    return target.startswith(("svc/", "service/", "services/"))
 
 
 def _within(text: str, least: int, most: int) -> bool:

@@ -51,7 +51,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 def load(args: argparse.Namespace) -> Cluster:
     """The topology with the overrides of the command line."""
-    from testbed.plan import cnis
+    from testbed.plan import cnis, proxies
     from testbed.topology.load import Overrides, find
     from testbed.topology.load import load as load_topology
 
@@ -60,5 +60,6 @@ def load(args: argparse.Namespace) -> Cluster:
         nodes=args.nodes,
         pods_per_node=args.pods_per_node,
         ipip=args.ipip,
+        proxy=args.proxy,
     )
-    return load_topology(find(args.topology), overrides, cnis=cnis())
+    return load_topology(find(args.topology), overrides, cnis=cnis(), proxies=proxies())

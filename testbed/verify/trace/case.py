@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address
 from typing import Any, NamedTuple
 
 from testbed.packets.packet import UDP, Packet
 from testbed.verify.observed import Observed
 from testbed.verify.oracle import Ipip, Vxlan
 from testbed.verify.trace.facts import Space, space_of
-from testbed.verify.trace.model import Endpoint, ExpectedHop, Facts, Hop, Leg, Probe
+from testbed.verify.trace.happened import turned
+from testbed.verify.trace.model import (
+    Endpoint,
+    ExpectedHop,
+    Facts,
+    Hop,
+    Leg,
+    Probe,
+    Service,
+)
 from testbed.verify.trace.walk import Walk, tunnel
 
 __all__ = ["Case", "Finding", "Question", "Scene", "scene"]
@@ -56,6 +66,14 @@ class Case:
     """What the sender's socket said."""
     answers: Mapping[Question, Mapping[str, Any]] = field(default_factory=dict)
     """``{"route": [...], "error": "..."}`` to each of ``diagnosis.questions``."""
+    service: Service | None = None
+    """Where the target is what a Service leads to."""
+
+    @property
+    def port(self) -> int:
+        """Of the target: behind a Service it may be another than the probe's."""
+        chosen = self.service.chosen if self.service else None
+        return chosen.port if chosen else self.probe.port
 
     def space(self, place: str) -> Space:
         """The facts of a place."""
@@ -107,7 +125,7 @@ class Scene:
     index: int
     """Of ``next`` in the expected path."""
     packet: Packet | None
-    """As ``last`` saw it."""
+    """As ``last`` saw it; what is for a Service as its node goes on with it."""
     where: str
     """The place that had the packet last, or had to send it."""
     otherwise: Hop | None = None
@@ -150,6 +168,10 @@ class Scene:
         while layer is not None:
             yield layer
             layer = layer.inner
+        if self.packet is not None and self.role == "request" and case.service is not None:
+            for each in case.service.usable:
+                to = IPv4Address(each.end.ip)
+                yield self.packet.innermost._replace(destination=to, destination_port=each.port)
         how = self.next.encapsulation if self.next else None
         if self.next is None or how is None:
             return
@@ -170,9 +192,11 @@ def scene(case: Case) -> Scene | None:
         for role, leg in (("request", request), ("reply", reply)):
             if leg.divergence is not None:
                 return _at(case, role, leg, leg.divergence)
-        return None
+        misled = case.service is not None and not case.service.served
+        return _at(case, "request", request, len(request.expected)) if misled else None
     if not request.complete:
-        return _at(case, "request", request, request.divergence or 0)
+        wanted = len(request.expected) if request.divergence is None else request.divergence
+        return _at(case, "request", request, wanted)
     if reply.complete:
         return _arrived(case.source.place, reply, reply)
     if not reply.observed:
@@ -187,12 +211,21 @@ def _at(case: Case, role: str, leg: Leg, index: int) -> Scene:
     seen = [hop for hop in leg.observed if last is not None and hop.expected and _is(hop, last)]
     packet = seen[0].event.packet if seen else None
     if packet is None and role == "reply" and case.walk.request.observed:
-        packet = _turned(case.walk.request.observed[-1].event.packet.innermost)
+        packet = turned(case.walk.request.observed[-1].event.packet.innermost)
     otherwise = next(
         (hop for hop in leg.observed if next_ and not hop.expected and _is(hop, next_)), None
     )
     where = last.place if last else sender.place
+    packet = _translated(case, packet) if role == "request" and packet else packet
     return Scene(role, leg, last, next_, index, packet, where, otherwise)
+
+
+def _translated(case: Case, packet: Packet) -> Packet:
+    """A packet to a Service as its node goes on with it: to the endpoint."""
+    if case.service is None or packet.inner or str(packet.destination) != case.service.cluster_ip:
+        return packet
+    to, port = IPv4Address(case.target.ip or case.service.cluster_ip), case.port or None
+    return packet._replace(destination=to, destination_port=port)
 
 
 def _arrived(place: str, last_leg: Leg, reply: Leg) -> Scene:
@@ -208,14 +241,4 @@ def _is(hop: Hop, expected: ExpectedHop) -> bool:
         expected.place,
         expected.interface,
         expected.direction,
-    )
-
-
-def _turned(packet: Packet) -> Packet:
-    """What answers ``packet``, as far as rules and routes look at it."""
-    return packet._replace(
-        source=packet.destination,
-        destination=packet.source,
-        source_port=packet.destination_port,
-        destination_port=packet.source_port,
     )

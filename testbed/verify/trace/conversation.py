@@ -51,6 +51,8 @@ class Sent:
     sent_ns: int = 0
     patterns: tuple[str, ...] = ()
     """In hexadecimal: bytes of which each of its frames holds some."""
+    local_port: int = 0
+    """Of the sender's socket; 0 for ICMP."""
 
 
 @dataclass(slots=True)
@@ -87,7 +89,7 @@ class Conversation:
         except NodeError as error:
             return Sent(answered=False, error=str(error))
         told = (answer["answered"], answer["error"], answer["sent_ns"])
-        return Sent(*told, tuple(answer["patterns"]))
+        return Sent(*told, tuple(answer["patterns"]), answer["local_port"])
 
     def collect(self, sent: Sent, udp: Sequence[int], *, facts: bool) -> list[bytes]:
         """Every node's frames of the probe; ``facts`` also reads what is after it."""
@@ -117,6 +119,14 @@ class Conversation:
             return self.ask(question.node, asked)
         except NodeError as error:
             return {"route": [], "error": str(error)}
+
+    def conntrack(self, node: str, arguments: Sequence[str]) -> tuple[str, ...]:
+        """What conntrack(8) of a node lists for its ``arguments``; nothing where that is gone."""
+        try:
+            answer = self.ask(node, {"do": "conntrack", "arguments": list(arguments)})
+        except NodeError:
+            return ()
+        return tuple(answer["entries"])
 
     def ask(self, node: str, question: Mapping[str, Any]) -> dict[str, Any]:
         """One question, one answer.

@@ -212,23 +212,28 @@ def _tcp(initial: int | None) -> _Role:
 
 
 def _initial_sequence(ordered: Iterable[Event], probe: Probe, source: Endpoint) -> int | None:
-    """Of the connection that the source opened; NAT keeps it."""
+    """Of the connection that the source opened; NAT keeps it.
+
+    A node's own packets may be translated before any interface sees them.
+    """
+    ordered = list(ordered)
     opening = [event for event in ordered if _opens(event, probe)]
     begun = next((event for event in opening if event.place == source.place), None)
-    sent = begun or next(iter(opening), None)
+    unlike = (event for event in ordered if event.place == source.place and _is_syn(event))
+    sent = begun or next(iter(opening), None) or next(unlike, None)
     tcp = sent.packet.innermost.tcp if sent else None
     return tcp.sequence if tcp else None
 
 
 def _opens(event: Event, probe: Probe) -> bool:
     packet = event.packet.innermost
-    return (
-        packet.protocol == TCP
-        and packet.tcp is not None
-        and packet.tcp.flags == "S"
-        and packet.destination_port == probe.port
-        and str(packet.destination) == probe.ip
-    )
+    wanted = (probe.ip, probe.port)
+    return _is_syn(event) and (str(packet.destination), packet.destination_port) == wanted
+
+
+def _is_syn(event: Event) -> bool:
+    packet = event.packet.innermost
+    return packet.protocol == TCP and packet.tcp is not None and packet.tcp.flags == "S"
 
 
 def _udp(probe: Probe, needle: bytes) -> _Role:
@@ -242,8 +247,9 @@ def _udp(probe: Probe, needle: bytes) -> _Role:
         if packet.protocol != UDP or packet.source_port is None or needle not in packet.payload:
             return ""
         sender, receiver = _ends(packet)
-        if not known and (str(packet.destination), receiver[1]) != (probe.ip, probe.port):
-            return ""
+        first = not known and len(needle) < len(probe.marker)
+        if first and (str(packet.destination), receiver[1]) != (probe.ip, probe.port):
+            return ""  # with a shorter needle it may be anybody's
         if (sender, receiver) not in known:
             known[sender, receiver] = _role_of_new(sender, receiver, known)
         return known[sender, receiver]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Interface
 
-from testbed.topology.model import Cluster, Node, Router
+from testbed.topology.model import Client, Cluster, Node, Router
 from testbed.verify.observed import Observed
 from testbed.verify.trace.model import Facts
 
@@ -58,13 +58,13 @@ class Devices:
         digest = hashlib.sha1(pod.replace("/", ".").encode(), usedforsecurity=False).hexdigest()
         return f"cali{digest[:11]}"
 
-    def uplink(self, machine: Node | Router, network: str) -> str:
-        """A node's uplink, or a router's interface on a network.
+    def uplink(self, machine: Node | Router | Client, network: str) -> str:
+        """A node's or client's uplink, or a router's interface on a network.
 
         The latter holds addresses of that network's nodes. Without the router's facts, networks
         are taken in the topology's order.
         """
-        if isinstance(machine, Node):
+        if not isinstance(machine, Router):
             return UPLINK
         nodes = [node.name for node in self.cluster.nodes if node.network == network]
         known = [self.observed.node_ips[each] for each in nodes if each in self.observed.node_ips]

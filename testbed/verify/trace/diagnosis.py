@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from testbed.verify.trace import links, misled, netfilter, outcome, routes, routing, tunnels
+from testbed.verify.trace import (
+    dispatch,
+    links,
+    misled,
+    netfilter,
+    outcome,
+    routes,
+    routing,
+    tunnels,
+)
 from testbed.verify.trace.case import Case, Finding, Question, Scene, scene
 from testbed.verify.trace.model import Diagnosis
 
@@ -23,6 +32,12 @@ CAUSES = {
     "no-neighbour": "the entry for the next hop is wrong, or one that the CNI installs is missing",
     "arp-unanswered": "the next hop does not answer ARP",
     "nat": "a NAT rule gave it another destination",
+    "no-endpoints": "the Service has no ready endpoints, and kube-proxy rejects",
+    "no-local-endpoints": "internalTrafficPolicy is Local, no endpoint is on the node: it drops",
+    "no-port": "the Service has no such port; ICMP has none at all",
+    "no-dnat": "the source's node did not translate the Service's address",
+    "stale-endpoint": "it was translated to what is no endpoint of the Service",
+    "no-undnat": "the reply was not translated back",
     "rule": "a rule of iptables, nftables or tc dropped or rejected it",
     "policy": "a network policy, or a chain's policy DROP",
     "rp-filter": "the reverse path filter: the way back leaves by another interface",
@@ -43,6 +58,9 @@ _JUDGES: tuple[Callable[[Case, Scene], Iterator[Finding]], ...] = (
     links.too_large,
     links.down,
     links.unbridged,
+    dispatch.refused,
+    dispatch.untranslated,
+    dispatch.undone,
     netfilter.dropped,
     misled.translated,
     misled.misaddressed,
@@ -79,7 +97,7 @@ def diagnose(case: Case) -> Diagnosis | None:
         expected=expected,
         place=worst.place,
         summary=worst.summary,
-        evidence=tuple(dict.fromkeys((*worst.evidence, *_sent_back(case)))),
+        evidence=tuple(dict.fromkeys((*worst.evidence, *_translated(case), *_sent_back(case)))),
         advice=worst.advice,
     )
 
@@ -101,6 +119,11 @@ def _last(case: Case, found: Scene) -> str:
         return ""
     event = max(reversed(events), key=lambda each: each.packet.time_ns)
     return f"{event.place}/{event.interface}"
+
+
+def _translated(case: Case) -> Iterator[str]:
+    if case.service is not None and case.service.translated:
+        yield dispatch.told(case.service, case.source.node)
 
 
 def _sent_back(case: Case) -> Iterator[str]:

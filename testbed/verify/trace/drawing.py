@@ -40,13 +40,13 @@ def svg(trace: Trace, *, verdict: bool = True) -> str:
     legend = list(_legend(trace, bottom + 22)) if layout.stations else []
     height = ceil(bottom) + (44 if legend else 16)
     whole = [*_heading(trace, width), *ground, *parts, *said, *legend]
-    title = f"{trace.source.place} to {trace.target.place}: {words.verdict(trace)}"
+    title = f"{' to '.join(words.names(trace))}: {words.verdict(trace)}"
     about = trace.diagnosis.summary if trace.diagnosis else words.probe(trace.probe)
     return shapes.document(width, height, title, about, whole)
 
 
 def _heading(trace: Trace, width: float) -> Iterator[str]:
-    title = f"{trace.source.place} → {trace.target.place}"
+    title = " → ".join(words.names(trace))
     yield shapes.words(MARGIN, 38, shapes.cut(title, width - 320, 22), 22, "bold f-text")
     about = f"testbed {trace.testbed} · {words.probe(trace.probe)}"
     yield shapes.words(MARGIN, 62, about, 14, "f-dim")

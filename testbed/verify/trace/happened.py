@@ -8,30 +8,42 @@ from testbed.packets.packet import UDP, Packet
 from testbed.verify.oracle import Vxlan, Wireguard
 from testbed.verify.trace.correlation import Sight
 
-__all__ = ["Happenings"]
+__all__ = ["Happenings", "turned"]
 
 _WIREGUARD_TRANSPORT = 4
 """The first byte of a WireGuard data message."""
 
 
 class Happenings:
-    """Words for the hops of a request and then its reply, which undoes the request's NAT."""
+    """Words for the hops of a request and then its reply, which undoes the request's NAT.
 
-    def __init__(self) -> None:
+    ``sent`` is the request as the sender's socket gave it, and what that is to hear is its reverse:
+    NAT of a node's own packets is done before an interface sees them go, and undone after one saw
+    them come. ``None``: as the first hop saw it.
+    """
+
+    def __init__(self, sent: Packet | None = None) -> None:
         self._translated: set[tuple[str, str, str]] = set()
+        self._sent = sent
+        self._legs = 0
 
     def of(
         self, sights: Sequence[Sight], complete: bool, retransmissions: int = 0
     ) -> list[tuple[str, ...]]:
         """The words of each sight; of a complete leg, the last one was delivered."""
         told = []
+        reply, self._legs = self._legs > 0, self._legs + 1
         for index, sight in enumerate(sights):
             words = ["sent"] if index == 0 else list(self._between(sights[index - 1], sight))
+            if index == 0 and self._sent and not reply:
+                words += self._translations(self._sent, sight.inner)
             if index == 0 and retransmissions:
                 times = "once" if retransmissions == 1 else f"{retransmissions} times"
                 words.append(f"retransmitted {times}")
             if complete and index == len(sights) - 1 and sight.event.direction == "in":
                 words.append("delivered")
+                if self._sent and reply:
+                    words += self._translations(sight.inner, turned(self._sent))
             told.append(tuple(words))
         return told
 
@@ -57,6 +69,16 @@ class Happenings:
             else:
                 self._translated.add((kind, old, new))
                 yield f"{kind}ed {old} to {new}"
+
+
+def turned(packet: Packet) -> Packet:
+    """What answers ``packet``, as far as rules and routes look at it."""
+    return packet._replace(
+        source=packet.destination,
+        destination=packet.source,
+        source_port=packet.destination_port,
+        destination_port=packet.source_port,
+    )
 
 
 def _end(packet: Packet, field: str) -> str:

@@ -65,6 +65,8 @@ def translated(case: Case, scene: Scene) -> Iterator[Finding]:
     """A NAT rule gave it another destination, and from there on it goes where that is."""
     for hop in scene.leg.observed:
         words = next((each for each in hop.happened if each.startswith("DNATed ")), "")
+        if words == _meant(case):
+            continue
         if not words:
             continue
         place = hop.event.place
@@ -82,3 +84,11 @@ def translated(case: Case, scene: Scene) -> Iterator[Finding]:
             f"`{rules[0][0].undo}` on {place}, if it is not meant to be there" if rules else "",
         )
         return
+
+
+def _meant(case: Case) -> str:
+    """What kube-proxy does to a packet for a Service, in the walk's words."""
+    service = case.service
+    if service is None or service.chosen is None:
+        return ""
+    return f"DNATed {service.address} to {service.translated}"

@@ -20,6 +20,8 @@ __all__ = [
     "Hop",
     "Leg",
     "Probe",
+    "Service",
+    "ServiceEndpoint",
     "Trace",
 ]
 
@@ -73,6 +75,9 @@ class ExpectedHop:
     """What is done to the packet here, in words: ``sent``, ``veth crossing``, ``bridged``,
     ``routed``, ``encapsulated``, ``underlay crossing``, ``decapsulated``, ``delivered`` (several
     joined by comma)."""
+    source: str = ""
+    """The address from which the endpoint's packet must be here; empty: any."""
+    destination: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +157,65 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True)
+class ServiceEndpoint:
+    """One endpoint of a Service, as EndpointSlices name it."""
+
+    end: Endpoint
+    port: int
+    ready: bool
+    """Whether any node must send there."""
+    usable: bool
+    """Whether the source's node must: of policy Local, only those that are its own."""
+
+    def __str__(self) -> str:
+        return f"{self.end.ip}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A Service as the target of a trace: its cluster IP is what the probe is sent to."""
+
+    key: str
+    """``namespace/name``."""
+    cluster_ip: str
+    protocol: str
+    """The probe's."""
+    port: int
+    """The probe's; 0 for ICMP."""
+    known: bool
+    """Whether the Service has this port."""
+    ports: tuple[str, ...]
+    """Those that it has: ``80/tcp``."""
+    mode: str
+    """kube-proxy's, or ``none``."""
+    local: bool
+    """``internalTrafficPolicy: Local``."""
+    endpoints: tuple[ServiceEndpoint, ...]
+    translated: str = ""
+    """What the source's node made of the destination: ``10.244.1.2:8080``; empty: nothing."""
+
+    @property
+    def address(self) -> str:
+        """What is asked for: ``10.96.0.10:80``, without a port for ICMP."""
+        return f"{self.cluster_ip}:{self.port}" if self.port else self.cluster_ip
+
+    @property
+    def usable(self) -> tuple[ServiceEndpoint, ...]:
+        """Those that a packet from the source may be sent to."""
+        return tuple(each for each in self.endpoints if each.usable)
+
+    @property
+    def chosen(self) -> ServiceEndpoint | None:
+        """The usable endpoint that it was sent to."""
+        return next((each for each in self.usable if str(each) == self.translated), None)
+
+    @property
+    def served(self) -> bool:
+        """Whether it was given to whom it must be; of IPVS the node itself answers a ping."""
+        return self.chosen is not None or (self.protocol == "icmp" and self.mode == "ipvs")
+
+
+@dataclass(frozen=True, slots=True)
 class Trace:
     """Everything that one trace found."""
 
@@ -170,8 +234,14 @@ class Trace:
     """``None``: answered, and every hop was as expected."""
     strays: tuple[Event, ...] = ()
     """Sights of the packet in places where no expected hop is."""
+    service: Service | None = None
+    """What was asked for, where that was a Service; then ``target`` is the endpoint behind it."""
+    conntrack: tuple[str, ...] = ()
+    """The probe's entries on the source's node, as ``conntrack -L`` prints them."""
 
     @property
     def ok(self) -> bool:
         """Whether the packet arrived and was answered, on the path that the topology demands."""
-        return self.answered and self.request.divergence is None and self.reply.divergence is None
+        served = self.service is None or self.service.served
+        legs = self.request, self.reply
+        return self.answered and served and all(leg.divergence is None for leg in legs)

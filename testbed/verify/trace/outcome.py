@@ -86,8 +86,8 @@ def ttl_exceeded(case: Case, scene: Scene) -> Iterator[Finding]:
 
 def unanswered(case: Case, scene: Scene) -> Iterator[Finding]:
     """It arrived, and what came of it was a refusal or nothing."""
-    probe, target = case.probe, case.target
-    port = f"{probe.protocol.upper()} port {probe.port}"
+    target = case.target
+    port = f"{case.probe.protocol.upper()} port {case.port}"
     advice = f"start a server on {port} of {target.place}"
     refused = [hop for hop in case.walk.reply.observed if _resets(hop.event.packet)]
     error = first_error(case, _UNREACHABLE, 3)

@@ -45,7 +45,7 @@ _HOPS = ("#", "Time", "Node", "Interface", "Dir", "What happened", "TTL", "Lengt
 
 def html(trace: Trace) -> str:
     """The whole page."""
-    title = f"{trace.source.place} → {trace.target.place}"
+    title = " → ".join(words.names(trace))
     return "\n".join(
         [
             "<!DOCTYPE html>",
@@ -56,6 +56,7 @@ def html(trace: Trace) -> str:
             f'<div class="wide">{drawing.svg(trace, verdict=False)}</div>',
             *_verdict(trace),
             *_legs(trace),
+            *_entries(trace),
             *_errors(trace),
             f'<p class="dim">{clean(_sent(trace))}</p>',
             "</body></html>",
@@ -65,7 +66,7 @@ def html(trace: Trace) -> str:
 
 
 def _sent(trace: Trace) -> str:
-    ends = f"from {words.endpoint(trace.source)} to {words.endpoint(trace.target)}"
+    ends = f"from {words.endpoint(trace.source)} to {words.target(trace)}"
     marker = f", marker {trace.probe.marker}" if trace.probe.marker else ""
     return f"testbed {trace.testbed}: {words.probe(trace.probe)}, {ends}{marker}"
 
@@ -158,6 +159,12 @@ def _table(
         )
         yield "</tr>"
     yield "</tbody></table></div>"
+
+
+def _entries(trace: Trace) -> Iterator[str]:
+    if trace.conntrack:
+        yield f"<h2>conntrack on {clean(trace.source.node)}</h2>"
+        yield "<pre>" + clean("\n".join(trace.conntrack)) + "</pre>"
 
 
 def _errors(trace: Trace) -> Iterator[str]:

@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import TypeAlias
 
 from testbed.errors import UsageError
-from testbed.topology.model import Cluster, Node, Router
+from testbed.topology.model import Client, Cluster, Node, Router
 from testbed.topology.places import there_is
 from testbed.verify import oracle
 from testbed.verify.observed import Observed
@@ -25,31 +25,30 @@ from testbed.verify.oracle import Encapsulation
 from testbed.verify.trace.devices import UPLINK, Devices
 from testbed.verify.trace.model import IN, OUT, Endpoint, ExpectedHop, Facts
 
-__all__ = ["endpoint", "expect"]
+__all__ = ["endpoint", "expect", "hairpin"]
 
 _Hops: TypeAlias = tuple[ExpectedHop, ...]
-_Machine: TypeAlias = Node | Router
+_Machine: TypeAlias = Node | Router | Client
 _WIRE = "underlay crossing"
 _NO_FACTS: Mapping[str, Facts] = MappingProxyType({})
 
 
 def endpoint(cluster: Cluster, observed: Observed, text: str) -> Endpoint:
-    """Find ``NODE``, ``ROUTER`` or ``[NAMESPACE/]POD``; the first two win over pods.
+    """Find ``NODE``, ``ROUTER``, ``CLIENT`` or ``[NAMESPACE/]POD``; pods come last.
 
     A hostNetwork pod is its node.
 
     Raises:
         UsageError: there is none; the message lists them.
     """
-    nodes = [node.name for node in cluster.nodes]
-    routers = [router.name for router in cluster.routers]
     key = text if "/" in text else f"default/{text}"
     pod = next((pod for pod in cluster.pods if pod.key == key), None)
-    if text in (*nodes, *routers):
+    if text in cluster.machines:
         return _machine(observed, text)
     if pod is None:
         raise UsageError(
-            f"testbed {cluster.name!r} has no node, router or pod {text!r}.\n{there_is(cluster)}"
+            f"testbed {cluster.name!r} has no node, router, client or pod {text!r}.\n"
+            f"{there_is(cluster)}"
         )
     if pod.host_network:
         return _machine(observed, pod.node)
@@ -92,6 +91,15 @@ def expect(
     tunnelled = target.pod or (source.pod and not masked)
     sender = replace(source, ip="")  # a router sends from its address on the way, not from any
     return request, ways.between(target, sender, tunnelled=tunnelled)
+
+
+def hairpin(cluster: Cluster, observed: Observed, pod: Endpoint) -> _Hops:
+    """Out of a pod and back into it: what its node gives it as its own address, and the reply."""
+    devices = Devices(cluster, observed, _NO_FACTS)
+    veth, forwarded = devices.veth(pod.place), "bridged" if devices.bridge else "routed"
+    out = _Path(pod.place, pod.node).by(UPLINK, OUT).at(pod.node).by(veth, IN, "veth crossing")
+    back = out.by(veth, OUT, forwarded).at(pod.place, pod.node)
+    return back.by(UPLINK, IN, "veth crossing").arrived()
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +170,7 @@ class _Ways:
     ) -> _Path | None:
         """From one machine to another; ``None``: there is no route."""
         here, there = self._machine(source), self._machine(target)
-        if isinstance(here, Router) and tunnelled and not self._learned(here, target):
+        if not isinstance(here, Node) and tunnelled and not self._learned(here, target):
             return None
         how: Encapsulation = None
         if tunnelled and isinstance(here, Node) and isinstance(there, Node):
@@ -209,17 +217,18 @@ class _Ways:
         wanted = {here.network, network}
         return next((each for each in self.cluster.routers if wanted <= {*each.networks}), None)
 
-    def _learned(self, router: Router, target: Endpoint) -> bool:
-        """Whether a router has a route to a pod: BGP must tell it."""
-        return (target.node, router.name) in oracle.mesh(self.cluster)
+    def _learned(self, machine: Router | Client, target: Endpoint) -> bool:
+        """Whether a router or client has a route to a pod: BGP must tell it."""
+        return (target.node, machine.name) in oracle.mesh(self.cluster)
 
     def _machine(self, end: Endpoint) -> _Machine:
-        machines: tuple[_Machine, ...] = (*self.cluster.nodes, *self.cluster.routers)
+        cluster = self.cluster
+        machines: tuple[_Machine, ...] = (*cluster.nodes, *cluster.routers, *cluster.clients)
         return next(each for each in machines if each.name == end.node)
 
 
 def _networks(machine: _Machine) -> tuple[str, ...]:
-    return (machine.network,) if isinstance(machine, Node) else machine.networks
+    return machine.networks if isinstance(machine, Router) else (machine.network,)
 
 
 def _close(source: Endpoint, target: Endpoint) -> bool:

@@ -56,7 +56,8 @@ def back(case: Case, scene: Scene) -> Question | None:
 def _destination(case: Case, scene: Scene) -> str:
     if scene.packet is not None:
         return str(scene.packet.innermost.destination)
-    return case.probe.ip if scene.role == "request" else case.source.ip
+    asked = case.target.ip if case.service else case.probe.ip
+    return asked if scene.role == "request" else case.source.ip
 
 
 def _routes(case: Case, scene: Scene) -> bool:

@@ -14,11 +14,21 @@ from testbed.packets.packet import is_group
 from testbed.topology.model import Cluster
 from testbed.verify import oracle
 from testbed.verify.observed import Observed
-from testbed.verify.trace import diagnosis, path
+from testbed.verify.trace import diagnosis, path, translation
 from testbed.verify.trace.case import Case
 from testbed.verify.trace.conversation import Conversation, Sent, conversing
 from testbed.verify.trace.facts import space_of
-from testbed.verify.trace.model import IN, Diagnosis, Endpoint, Event, Facts, Probe, Trace
+from testbed.verify.trace.model import (
+    IN,
+    Diagnosis,
+    Endpoint,
+    Event,
+    Facts,
+    Probe,
+    Service,
+    Trace,
+)
+from testbed.verify.trace.service import expect
 from testbed.verify.trace.walk import follow
 
 if TYPE_CHECKING:
@@ -39,6 +49,7 @@ def trace(
     port: int = 0,
     size: int = 56,
     dont_fragment: bool = False,
+    service: Service | None = None,
 ) -> tuple[Trace, bytes]:
     """Send one probe from ``source`` to ``target`` and follow it there and back.
 
@@ -57,13 +68,15 @@ def trace(
         port: of the target, for TCP and UDP.
         size: bytes of payload; a TCP probe has none.
         dont_fragment: whether routers must not fragment it, nor the sender.
+        service: what the target is, where its address is that of a Service.
 
     Returns:
         The trace, and the pcapng file of all frames that were seen.
     """
     probe = Probe(protocol, target.ip, port, size, dont_fragment, secrets.token_hex(8))
-    with conversing(client, containers, (source, target)) as nodes:
-        return traced(nodes, cluster, observed, source, target, probe)
+    behind = [each.end for each in service.endpoints] if service else []
+    with conversing(client, containers, (source, target, *behind)) as nodes:
+        return traced(nodes, cluster, observed, source, target, probe, service)
 
 
 def traced(
@@ -73,25 +86,41 @@ def traced(
     source: Endpoint,
     target: Endpoint,
     probe: Probe,
+    service: Service | None = None,
 ) -> tuple[Trace, bytes]:
     """:func:`trace` with nodes whose taps are open."""
     before = nodes.facts
-    expected = path.expect(cluster, observed, source, target, before)
     ways = oracle.encapsulations(cluster)
     sent = _sent(nodes, probe, source, target)
     wireguard = [way.port for way in ways if isinstance(way, oracle.Wireguard)]
     frames = nodes.collect(sent, wireguard, facts=not sent.answered)
     capture = merged(frames, "testbed trace")
     ports = VXLAN_PORTS | {way.port for way in ways if isinstance(way, oracle.Vxlan)}
+    behind = [each.end for each in service.endpoints] if service else []
+    seen = events(capture, ports, (source, target, *behind))
+    entries: tuple[str, ...] = ()
+    if service is None:
+        expected = path.expect(cluster, observed, source, target, before)
+    else:
+        entries = nodes.conntrack(
+            source.node, translation.arguments(probe, source, seen, sent.local_port)
+        )
+        made = translation.translated(service, probe, source, seen, entries)
+        service = replace(service, translated=made)
+        target, expected = expect(cluster, observed, source, service, before)
     places = {hop.place for leg in expected for hop in leg}
-    seen = [
-        event
-        for event in events(capture, ports, (source, target))
-        if event.place in places or not flooded(event, before)
-    ]
+    seen = [each for each in seen if each.place in places or not flooded(each, before)]
     macs = {end.place: space_of(before, end.node, end.place).macs for end in (source, target)}
-    walk = follow(seen, probe, expected, source, target, nodes=observed.node_ips, macs=macs)
-    case = Case(probe, source, target, walk, observed, {}, sent.answered, sent.error)
+    began = translation.sent(source, entries)
+    walk = follow(
+        *(seen, probe, expected, source, target),
+        nodes=observed.node_ips,
+        macs=macs,
+        sent=began,
+        delivered=service is None or service.served,
+    )
+    told = sent.answered, sent.error
+    case = Case(probe, source, target, walk, observed, {}, *told, service=service)
     found = Trace(
         testbed=cluster.name,
         source=source,
@@ -102,10 +131,12 @@ def traced(
         answered=sent.answered,
         error="; ".join(filter(None, (sent.error, _lost(nodes)))),
         errors=walk.errors,
-        diagnosis=_diagnosed(nodes, case),
+        diagnosis=None,
         strays=walk.strays,
+        service=service,
+        conntrack=entries,
     )
-    return found, capture
+    return replace(found, diagnosis=None if found.ok else _diagnosed(nodes, case)), capture
 
 
 def _sent(nodes: Conversation, probe: Probe, source: Endpoint, target: Endpoint) -> Sent:
@@ -120,10 +151,7 @@ def _lost(nodes: Conversation) -> str:
 
 
 def _diagnosed(nodes: Conversation, case: Case) -> Diagnosis | None:
-    """Why the packet died or went astray; nothing is asked about one that did neither."""
-    legs = case.walk.request, case.walk.reply
-    if case.answered and all(leg.divergence is None for leg in legs):
-        return None
+    """Why the packet died or went astray."""
     if not nodes.after:
         nodes.collect(Sent(case.answered, case.error), (), facts=True)
     case = replace(case, facts=nodes.facts)

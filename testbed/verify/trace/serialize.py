@@ -11,7 +11,7 @@ from typing import Any
 
 from testbed.packets.packet import Packet
 from testbed.verify.oracle import Encapsulation, Ipip, Vxlan, Wireguard
-from testbed.verify.trace.model import Event, ExpectedHop, Hop, Leg, Trace
+from testbed.verify.trace.model import Event, ExpectedHop, Hop, Leg, Service, Trace
 
 __all__ = ["to_json"]
 
@@ -58,6 +58,35 @@ def to_json(trace: Trace) -> dict[str, Any]:
         "icmp_errors": [_event(event) for event in trace.errors],
         "strays": [_event(event) for event in trace.strays],
         "diagnosis": _diagnosis(trace),
+        "service": _service(trace.service),
+        "conntrack": list(trace.conntrack),
+    }
+
+
+def _service(service: Service | None) -> dict[str, Any] | None:
+    if service is None:
+        return None
+    namespace, _, name = service.key.partition("/")
+    return {
+        "namespace": namespace,
+        "name": name,
+        "cluster_ip": service.cluster_ip,
+        "port": service.port or None,
+        "protocol": service.protocol,
+        "proxy": service.mode,
+        "translated": service.translated or None,
+        "endpoints": [
+            {
+                "address": each.end.ip,
+                "port": each.port,
+                "place": each.end.place,
+                "node": each.end.node,
+                "ready": each.ready,
+                "usable": each.usable,
+                "chosen": each == service.chosen,
+            }
+            for each in service.endpoints
+        ],
     }
 
 

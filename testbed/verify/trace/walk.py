@@ -48,6 +48,8 @@ def follow(
     *,
     nodes: Mapping[str, IPv4Address] = _NO_NODES,
     macs: Mapping[str, Collection[str]] = _NO_MACS,
+    sent: Packet | None = None,
+    delivered: bool = True,
 ) -> Walk:
     """Find the probe in what was captured.
 
@@ -61,12 +63,15 @@ def follow(
             node's address, its part of the outer header is not judged.
         macs: of the interfaces of the source's and the target's namespace. A frame for another MAC
             is not delivered; without them none is judged by its MAC.
+        sent: the request as the sender's socket gave it; ``None``: as the first hop saw it.
+        delivered: whether the target is at the end of the request's path; otherwise the node there
+            rejects or drops it.
     """
     found = correlate(events, probe, source)
     places = {hop.place for leg in expected for hop in leg}
     here, strays = _split([*found.request, *found.reply], places)
     began = min((sight.event.packet.time_ns for sight in here), default=0)
-    happenings = Happenings()
+    happenings = Happenings(sent)
     legs: list[Leg] = []
     for role, sights, path, end in (
         ("request", found.request, expected[0], target),
@@ -75,7 +80,7 @@ def follow(
         near, away = _split(sights, places)
         own = macs.get(end.place, ())
         aligned = _aligned(events, near, path, nodes, own)
-        complete = _complete(aligned, path, end, own)
+        complete = _complete(aligned, path, end, own) and (delivered or role == "reply")
         seen = [sight for sight, _ in aligned]
         told = happenings.of(seen, complete, found.retransmissions.get(role, 0))
         number = len(legs[0].observed) + 1 if legs else 1
@@ -159,7 +164,7 @@ def mismatch(
         Words such as ``not encapsulated``; empty: as it must be.
     """
     packet, how = event.packet, path[index].encapsulation
-    if wrong := _wrong_encapsulation(packet, how):
+    if wrong := _wrong_encapsulation(packet, how) or _wrong_end(packet, path[index]):
         return wrong
     if how is None:
         return ""
@@ -170,6 +175,20 @@ def mismatch(
     ):
         if node in nodes and address != nodes[node]:
             return f"outer {word} {address}, not {nodes[node]} ({node})"
+    return ""
+
+
+def _wrong_end(packet: Packet, hop: ExpectedHop) -> str:
+    """Translated where it must not be, or not where it must."""
+    if isinstance(hop.encapsulation, Wireguard):
+        return ""  # nobody can read what is inside
+    inner = packet.innermost
+    for word, address, wanted in (
+        ("source", inner.source, hop.source),
+        ("destination", inner.destination, hop.destination),
+    ):
+        if wanted and str(address) != wanted:
+            return f"{word} {address}, not {wanted}"
     return ""
 
 

@@ -22,8 +22,10 @@ __all__ = [
     "hop_name",
     "layers",
     "macs",
+    "names",
     "probe",
     "rows",
+    "target",
     "verdict",
     "walked",
     "wanted",
@@ -168,6 +170,26 @@ def endpoint(end: Endpoint) -> str:
     """``default/web (10.244.0.2, on node1)``."""
     words = [end.ip or "no address"] + ([f"on {end.node}"] if end.node != end.place else [])
     return f"{end.place} ({', '.join(words)})"
+
+
+def target(trace: Trace) -> str:
+    """The target; of a Service its address, and the endpoint that it was translated to."""
+    service = trace.service
+    if service is None:
+        return endpoint(trace.target)
+    name = f"svc/{service.key} ({service.address})"
+    if service.chosen is not None:
+        end = trace.target
+        return f"{name}: {end.place} ({service.chosen}, on {end.node})"
+    if service.translated:
+        return f"{name}: {service.translated}, which is no endpoint of it"
+    return f"{name}: {endpoint(trace.target)}" if service.served else name
+
+
+def names(trace: Trace) -> tuple[str, str]:
+    """Source and target as titles name them."""
+    service = trace.service
+    return trace.source.place, trace.target.place if service is None else f"svc/{service.key}"
 
 
 def probe(sent: Probe) -> str:

@@ -181,3 +181,20 @@ def test_routes_are_asked_for_in_a_namespace(
     }
     assert second["route"] == [{"asked": "-json route get 10.0.0.2"}]
     assert third == {"route": [], "error": "default/gone does not run on node1"}
+
+
+def test_conntrack_entries_are_listed_as_the_tool_prints_them(
+    conversation: trace.Conversation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line each, without its padding; what the tool refuses is told."""
+    tool = tmp_path / "conntrack"
+    tool.write_text(
+        '#!/bin/sh\n[ "$2" = -d ] || { echo "no such option" >&2; exit 2; }\n'
+        'echo "tcp      6 119 src=10.0.0.1 dst=$3"\necho "1 flow entries" >&2\n'
+    )
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    question = {"do": "conntrack", "arguments": ["-d", "10.96.0.10"]}
+    _, first, second = answers(conversation, question, {**question, "arguments": ["-?"]})
+    assert first == {"entries": ["tcp 6 119 src=10.0.0.1 dst=10.96.0.10"], "error": ""}
+    assert second == {"entries": [], "error": "no such option"}

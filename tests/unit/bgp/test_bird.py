@@ -188,7 +188,7 @@ def test_what_the_kernel_gets(node: bird.Node, expected: list[str]) -> None:
 def test_the_process_reads_what_is_written() -> None:
     """A change of any file makes BIRD read all of them again, through the same socket."""
     process = bird.process()
-    assert set(process.files) == {each.path for each in bird.files(NODE)}
+    assert set(process.files) == {*(each.path for each in bird.files(NODE)), bird.SERVICES}
     assert process.argv[process.argv.index("-c") + 1] == f"{bird.DIRECTORY}/bird.cfg"
     assert "-R" in process.argv
     assert process.reload == ("birdcl", "-s", bird.SOCKET, "configure")
@@ -199,7 +199,7 @@ def test_a_router_learns_pods_and_tells_nobody() -> None:
     """It waits for the nodes; its routes go with it."""
     identity = IPv4Address("172.18.255.254")
     peer = bird.Peer("Node", IPv4Address("172.18.0.2"), 64512)
-    (file,) = bird.router_files(64513, identity, POOL, [peer])
+    (file,) = bird.router_files(64513, identity, [POOL], [peer])
     assert "router id 172.18.255.254;" in file.content
     assert "persist" not in file.content
     template = section(file.content, "template bgp nodes")

@@ -25,6 +25,7 @@ STATUS = {
         }
     ],
     "routers": [],
+    "clients": [],
     "pods": [
         {
             "namespace": "default",

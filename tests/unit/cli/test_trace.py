@@ -78,6 +78,25 @@ def test_ports_and_sizes(tracer: Tracer, words: list[str], port: int, size: int)
     assert tracer.asked["dont_fragment"] is ("--df" in words)
 
 
+@pytest.mark.parametrize(
+    ("words", "protocol", "port"),
+    [
+        ([], None, None),
+        (["--port", "90"], None, 90),
+        (["--proto", "udp"], "udp", None),
+        (["--proto", "icmp"], "icmp", None),
+        (["--proto", "tcp", "--port", "81"], "tcp", 81),
+    ],
+)
+def test_a_service_says_what_is_not_said(
+    tracer: Tracer, words: list[str], protocol: str | None, port: int | None
+) -> None:
+    """Its protocol and its port are the defaults, and not netexec's."""
+    for target in ("svc/web", "service/shop/web"):
+        assert run("a", target, *words) == 0
+        assert (tracer.asked["protocol"], tracer.asked["port"]) == (protocol, port)
+
+
 def test_every_wrong_value_is_named_at_once(
     tracer: Tracer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

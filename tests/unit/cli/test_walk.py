@@ -24,7 +24,9 @@ def text(trace: Trace) -> str:
     return "\n".join(walk.lines(trace)) + "\n"
 
 
-@pytest.mark.parametrize("name", ["answered", "astray", "dropped", "refused", "too_large"])
+@pytest.mark.parametrize(
+    "name", ["answered", "astray", "dropped", "refused", "too_large", "translated"]
+)
 def test_the_walk_is_golden(name: str, golden: Callable[[Path, str], None]) -> None:
     """Hops with their headers wherever those change, what was expected, and why it died."""
     golden(GOLDEN / f"{name}.txt", text(ALL[name]()))

@@ -78,6 +78,7 @@ _BANDWIDTH = st.dictionaries(
     st.sampled_from(["kubernetes.io/ingress-bandwidth", "kubernetes.io/egress-bandwidth"]),
     st.sampled_from(["10M", "1Gi", "500k", "1.5M"]),
 )
+_POLICIES = st.sampled_from(["Cluster", "Local"])
 _PROTOCOLS = st.sampled_from(["TCP", "UDP", "SCTP"])
 
 
@@ -92,7 +93,12 @@ def topologies(draw: st.DrawFn) -> dict[str, Any]:
         "name": draw(_NAMES),
         "cni": "flannel",
         "default_pods": draw(st.integers(0, 3)),
-        "manifests": [draw(_pods(name, nodes, host_ports)) for name in names],
+        "manifests": [
+            *[draw(_pods(name, nodes, host_ports)) for name in names],
+            *[draw(_services(name)) for name in draw(st.lists(_NAMES, max_size=3, unique=True))],
+            *[draw(_slices(name, nodes)) for name in draw(st.lists(_NAMES, max_size=1))],
+            *[draw(_deployments(name)) for name in draw(st.lists(_NAMES, max_size=1))],
+        ],
         **draw(_ADDRESSES),
     }
     if draw(st.booleans()):
@@ -183,3 +189,76 @@ def _pods(draw: st.DrawFn, name: str, nodes: list[str], host_ports: Any) -> dict
         },
         "spec": spec,
     }
+
+
+@st.composite
+def _services(draw: st.DrawFn, name: str) -> dict[str, Any]:
+    ports = draw(
+        st.lists(
+            st.fixed_dictionaries(
+                {"name": _NAMES, "port": st.integers(1, 65535)},
+                optional={
+                    "protocol": st.sampled_from(["TCP", "UDP"]),
+                    "targetPort": st.one_of(
+                        st.integers(1, 65535), st.sampled_from(["http", "dns"])
+                    ),
+                },
+            ),
+            min_size=1,
+            max_size=3,
+            unique_by=(lambda port: port["name"], lambda port: port["port"]),
+        )
+    )
+    kind = draw(st.sampled_from(["ClusterIP", "NodePort", "LoadBalancer"]))
+    spec: dict[str, Any] = {
+        "type": kind,
+        "ports": ports,
+        "selector": draw(_LABELS),
+        "internalTrafficPolicy": draw(_POLICIES),
+        "publishNotReadyAddresses": draw(st.booleans()),
+    }
+    if kind != "ClusterIP":
+        spec["externalTrafficPolicy"] = draw(_POLICIES)
+        spec["externalIPs"] = ["192.0.2.1"]
+    elif draw(st.booleans()):
+        spec["clusterIP"] = "None"
+    if kind == "LoadBalancer":
+        spec["loadBalancerSourceRanges"] = draw(st.sampled_from([[], ["0.0.0.0/0", "10.0.0.0/8"]]))
+        spec["allocateLoadBalancerNodePorts"] = draw(st.booleans())
+    if draw(st.booleans()):
+        spec["sessionAffinity"] = "ClientIP"
+        spec["sessionAffinityConfig"] = {
+            "clientIP": {"timeoutSeconds": draw(st.integers(1, 86400))}
+        }
+    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec}
+
+
+@st.composite
+def _slices(draw: st.DrawFn, name: str, nodes: list[str]) -> dict[str, Any]:
+    endpoints = st.fixed_dictionaries(
+        {"addresses": st.just(["192.0.2.2"])},
+        optional={
+            "nodeName": st.sampled_from(nodes),
+            "conditions": st.fixed_dictionaries({"ready": st.booleans()}),
+        },
+    )
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": name, "labels": {"kubernetes.io/service-name": draw(_NAMES)}},
+        "addressType": "IPv4",
+        "ports": [{"name": "", "port": draw(st.integers(1, 65535))}],
+        "endpoints": draw(st.lists(endpoints, max_size=2)),
+    }
+
+
+@st.composite
+def _deployments(draw: st.DrawFn, name: str) -> dict[str, Any]:
+    labels = {"app": name}
+    container = {"name": "c", "image": draw(_IMAGES)}
+    spec = {
+        "replicas": draw(st.integers(0, 3)),
+        "selector": {"matchLabels": labels},
+        "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
+    }
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name}, "spec": spec}

@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testbed.errors import TopologyError
+from testbed.topology.changes import applied, deleted
 from testbed.topology.load import from_dict
-from testbed.topology.source import Problems, documents
-from tests.unit.topology.strategies import CNIS, topologies, wide_topologies
+from testbed.topology.model import Cluster
+from testbed.topology.source import Place, Problems, documents, located
+from tests.unit.topology.strategies import CNIS, clusters, topologies, wide_topologies
 
 _SCALARS = st.one_of(
     st.none(),
@@ -57,6 +59,28 @@ def test_any_data(data: Any) -> None:
     """Every value may be of any type."""
     with suppress(TopologyError):
         from_dict(data, cnis=CNIS)
+
+
+@st.composite
+def spoiled_manifests(draw: st.DrawFn) -> Any:
+    """Manifests with some values replaced by anything."""
+    found: Any = draw(topologies())["x-testbed"]["manifests"]
+    for _ in range(draw(st.integers(0, 3))):
+        found = spoiled(draw, found) if isinstance(found, list) else found
+    return found
+
+
+@settings(max_examples=40, deadline=None)
+@given(clusters(), spoiled_manifests(), st.booleans())
+def test_any_change(cluster: Cluster, manifests: Any, missing_ok: bool) -> None:
+    """A change that is accepted is one that changes nothing when it is made again."""
+    items = located(manifests, Place("f")).data
+    found = [("", item) for item in items] if isinstance(items, tuple) else []
+    with suppress(TopologyError):
+        changed = applied(cluster, found)
+        assert applied(changed, found) == changed
+    with suppress(TopologyError):
+        deleted(cluster, found, missing_ok=missing_ok)
 
 
 @settings(max_examples=60, deadline=None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from io import BytesIO, TextIOWrapper
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from hypothesis import given, settings
 
 from testbed.errors import TopologyError
 from testbed.topology.cnis import Traits
-from testbed.topology.load import from_dict, load
+from testbed.topology.load import from_dict, load, objects
 from testbed.topology.model import Cluster, Container, ContainerPort, Network, Pod
 from tests.unit.topology.strategies import CNIS, clusters
 
@@ -188,3 +190,25 @@ def test_every_cluster_is_consistent(cluster: Cluster) -> None:
             if port.host_port
         ]
         assert len(set(ports)) == len(ports)
+
+
+def test_manifests_by_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files and standard input, with every problem of all of them."""
+    (tmp_path / "a.yaml").write_text("a: 1\n---\nb: 2\n")
+    (tmp_path / "empty.yaml").write_text("# nothing\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdin", TextIOWrapper(BytesIO(b"c: 3\n")))
+    found = objects(["a.yaml", "-"])
+    assert [(value.place.file, value.place.line) for _, value in found] == [
+        ("a.yaml", 1),
+        ("a.yaml", 3),
+        ("standard input", 1),
+    ]
+    monkeypatch.setattr(sys, "stdin", TextIOWrapper(BytesIO(b"\xff")))
+    with pytest.raises(TopologyError) as raised:
+        objects(["none.yaml", "empty.yaml", "-"])
+    assert str(raised.value) == (
+        '-f: manifest: there is no file "none.yaml"; check the path\n'
+        "empty.yaml: the file is empty; write a Kubernetes manifest\n"
+        "standard input: not UTF-8 text; convert it to UTF-8"
+    )

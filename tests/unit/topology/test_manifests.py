@@ -114,6 +114,18 @@ def test_field_references_know_the_pod_and_its_node() -> None:
     assert container.argv == ("echo", "web@node1")
 
 
+def test_readiness_gates() -> None:
+    """A pod is held back until its own status says that every gate's condition holds."""
+    gates = "  readinessGates: [{conditionType: example.com/a}, {conditionType: b}]\n"
+    text = HEAD + gates + "  containers: [{name: c, image: netexec}]\nstatus:\n  conditions:\n"
+    held = '  - {type: example.com/a, status: "True"}\n  - {type: Ready, status: "True"}\n'
+    assert read(text + held + '  - {type: b, status: "False"}\n')[0].gated
+    assert read(text + held)[0].on("node1").gated
+    assert not read(text + held + '  - {type: b, status: "True"}\n')[0].gated
+    assert read(text.partition("status")[0])[0].gated
+    assert not read(KUBECTL_RUN)[0].gated
+
+
 def test_text_from_a_file_is_never_a_shells() -> None:
     """Arguments stay whole, whatever they hold."""
     assert first("image: busybox, command: ['a b; $(id) `id` \"']").argv == ('a b; $(id) `id` "',)

@@ -52,6 +52,18 @@ def test_ipip_override() -> None:
     assert message == '--ipip: "Kernel" is not supported; write auto, kernel or ebpf'
 
 
+def test_proxy_override() -> None:
+    """The command line wins; kube-proxy's own default is iptables."""
+    assert made(Overrides()).proxy == "iptables"
+    assert made(Overrides(), proxy="none").proxy == "none"
+    assert made(Overrides(proxy="nftables"), proxy="none").proxy == "nftables"
+    assert refused(data(), Overrides(proxy="nft")) == (
+        '--proxy: kube-proxy has no mode "nft"; its modes: iptables, ipvs, nftables, none'
+    )
+    cluster = from_dict(data(proxy="ebpf"), cnis=CNIS, proxies=("ebpf", "none"))
+    assert cluster.proxy == "ebpf"
+
+
 @pytest.mark.parametrize(
     ("services", "count", "expected"),
     [

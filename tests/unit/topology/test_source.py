@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from testbed.errors import TopologyError
+from testbed.topology import composing
 from testbed.topology.source import BROKEN, Place, Problems, Value, documents, located, quote
 
 
@@ -100,6 +101,53 @@ def test_shared_aliases_do_not_explode() -> None:
 def test_deep_nesting_is_a_problem_not_a_crash() -> None:
     """Python's recursion limit does not reach the user."""
     assert messages("[" * 1000) == "f.yaml: invalid YAML: nested too deeply to be a topology"
+
+
+def test_what_is_wrong_later_does_not_repeat_what_is_wrong_before() -> None:
+    """Documents before a syntax error are read once, and their problems are reported once."""
+    assert messages("a: 1\na: 2\n---\nb: [\n---\n").splitlines() == [
+        'f.yaml:2: key "a" is already on line 1; YAML would silently keep only the last one: '
+        "remove one of them",
+        "f.yaml:5: invalid YAML: while parsing a flow node, expected the node content, but found "
+        "'<document start>'",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("a: [1, 2.5, 0x1f, yes, ~, 1:30, 2001-01-01]", "a: |+1\n  x\n\n", "x: &a [1]\ny: *a"),
+        *(
+            "a: 1\n...\n---\n- b",
+            "a: 'b\n  c'\nd: \"e\\tf\"",
+            "|#",
+            ">-# x",
+            "a\tb",
+            "!",
+            "\ufeff\ufeffa",
+        ),
+    ],
+)
+def test_both_parsers_read_the_same(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """libyaml, where it is there, is only for speed."""
+
+    def both() -> tuple[list[Value] | None, str]:
+        problems = Problems()
+        found = documents(text, "f.yaml", problems)
+        try:
+            problems.check()
+        except TopologyError as error:
+            return found, str(error)
+        return found, ""
+
+    fast = both()
+    monkeypatch.setattr(composing, "_FAST_LOADER", None)
+    assert both() == fast
+
+
+def test_a_list_that_says_it_is_a_string_is_no_key() -> None:
+    """A tag does not make it one."""
+    assert messages("? !!str [1]\n: a") == "f.yaml:1: a key must be a string"
 
 
 def test_an_integer_of_ten_thousand_digits_is_a_problem() -> None:

@@ -56,7 +56,7 @@ def test_every_wrong_word_at_once() -> None:
         sources(ROUTED, OBSERVED, ["nope:eth0", "node1:eth0:x", "node2:", "node3", "web:lo"])
     lines = str(caught.value).splitlines()
     assert lines[:6] == [
-        "nope:eth0: there is no node, router or pod 'nope'",
+        "nope:eth0: there is no node, router, client or pod 'nope'",
         "node1:eth0:x: there is one colon too many",
         "node2:: an interface is missing after the colon",
         "node3: node3 does not run",

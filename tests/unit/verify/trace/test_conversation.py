@@ -35,7 +35,7 @@ def test_the_source_sends() -> None:
     answer = {"answered": True, "error": "", "local_port": 4, "sent_ns": 9, "patterns": ["61"]}
     line = FakeLine(answer, answer)
     nodes = Conversation({"node1": line})
-    assert nodes.send(PROBE, POD) == Sent(True, "", 9, ("61",))
+    assert nodes.send(PROBE, POD) == Sent(True, "", 9, ("61",), 4)
     nodes.send(PROBE, NODE)
     assert line.heard[0] == {
         "do": "probe",
@@ -89,3 +89,12 @@ def test_routes_are_asked_for() -> None:
     ]
     gone = Conversation({}, problems={"node1": "paused"}).route(question)
     assert gone == {"route": [], "error": "node1 cannot be asked: paused"}
+
+
+def test_conntrack_of_a_node_that_is_gone_is_empty() -> None:
+    """Of one that answers, it is what that lists."""
+    line = FakeLine({"entries": ["tcp 6 9 src=a dst=b"], "error": ""})
+    nodes = Conversation({"node1": line})
+    assert nodes.conntrack("node1", ("-d", "b")) == ("tcp 6 9 src=a dst=b",)
+    assert line.heard == [{"do": "conntrack", "arguments": ["-d", "b"]}]
+    assert nodes.conntrack("node1", ("-d", "b")) == ()

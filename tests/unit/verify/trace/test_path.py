@@ -328,7 +328,7 @@ def test_an_endpoint_that_is_not_there() -> None:
     with pytest.raises(UsageError) as caught:
         endpoint(cluster("flannel", "vxlan"), OBSERVED, "kube-system/a")
     assert str(caught.value) == (
-        "testbed 't' has no node, router or pod 'kube-system/a'.\n"
+        "testbed 't' has no node, router, client or pod 'kube-system/a'.\n"
         "nodes: node1, node2, node3\n"
         "routers: tor\n"
         "pods: a, b, c, d, host"

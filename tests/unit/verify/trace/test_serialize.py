@@ -28,6 +28,13 @@ def test_json_is_golden(golden: Callable[[Path, str], None]) -> None:
     golden(GOLDEN / "too_large.json", json.dumps(to_json(short), indent=2) + "\n")
 
 
+def test_json_of_a_service_is_golden(golden: Callable[[Path, str], None]) -> None:
+    """What it is, which endpoints it has, and which one was chosen; the conntrack entry."""
+    value = to_json(traces.translated())
+    kept = {name: value[name] for name in ("target", "service", "conntrack")}
+    golden(GOLDEN / "translated.json", json.dumps(kept, indent=2) + "\n")
+
+
 @pytest.mark.parametrize("name", traces.__all__)
 def test_keys_do_not_depend_on_what_happened(name: str) -> None:
     """What is not known is null or empty."""

@@ -18,6 +18,8 @@ from testbed.verify.trace.model import (
     Hop,
     Leg,
     Probe,
+    Service,
+    ServiceEndpoint,
     Trace,
 )
 
@@ -30,6 +32,7 @@ __all__ = [
     "refused",
     "same_node",
     "too_large",
+    "translated",
     "unanswered",
 ]
 
@@ -281,6 +284,49 @@ def astray() -> Trace:
     stray = replace(hops[5].event, place="node3", node="node3")
     reply = replace(good.reply, observed=_numbered(good.reply.observed, 12))
     return replace(good, request=request, reply=reply, strays=(stray,))
+
+
+def translated() -> Trace:
+    """A datagram over one bridge to a Service, which its node makes one of the two endpoints."""
+    good = same_node()
+    service = Service(
+        *("default/web", "10.96.0.10", "udp", 90),
+        known=True,
+        ports=("80/tcp", "90/udp"),
+        mode="iptables",
+        local=False,
+        endpoints=(
+            ServiceEndpoint(good.target, 8081, ready=True, usable=True),
+            ServiceEndpoint(TARGET, 8081, ready=True, usable=True),
+        ),
+        translated="10.244.0.3:8081",
+    )
+    to = IPv4Address(service.cluster_ip)
+    there, back = list(good.request.observed), list(good.reply.observed)
+    for at in (0, 1):
+        there[at] = _changed(there[at], destination=to, destination_port=90)
+        back[at + 2] = _changed(back[at + 2], source=to, source_port=90)
+    made = "10.96.0.10:90 to 10.244.0.3:8081"
+    undone = "bridged", "DNAT reversed 10.244.0.3:8081 to 10.96.0.10:90"
+    there[2] = replace(there[2], happened=(f"DNATed {made}",))
+    back[2] = replace(back[2], happened=undone)
+    return replace(
+        good,
+        probe=Probe("udp", service.cluster_ip, 90, 56),
+        request=replace(good.request, observed=tuple(there)),
+        reply=replace(good.reply, observed=tuple(back)),
+        service=service,
+        conntrack=(
+            "udp 17 29 src=10.244.0.2 dst=10.96.0.10 sport=40000 dport=90 src=10.244.0.3 "
+            "dst=10.244.0.2 sport=8081 dport=40000 mark=0 use=1",
+        ),
+    )
+
+
+def _changed(hop: Hop, **fields: object) -> Hop:
+    """With other headers."""
+    packet = hop.event.packet._replace(**fields)  # type: ignore[arg-type]
+    return replace(hop, event=replace(hop.event, packet=packet))
 
 
 def unanswered() -> Trace:

@@ -1,0 +1,165 @@
+"""Changing a testbed that runs: what ``testbed apply`` and ``testbed delete`` do.
+
+In the order in which a cluster's controllers would: endpoints of pods that go are withdrawn first,
+then pods go and come, then Services follow the pods that are there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from testbed.dataplane.underlay import Underlay
+from testbed.errors import NodeError
+from testbed.existing import Narrator, cluster_of, locked, states_of
+from testbed.node import container, features, image, inventory, underlay
+from testbed.node.parallel import each
+from testbed.plan import cni, plan, require
+from testbed.services.converge import converge
+from testbed.services.kept import with_services
+from testbed.services.state import seen
+from testbed.topology import changes
+from testbed.topology.load_balancer import addressed
+from testbed.topology.model import Cluster
+
+if TYPE_CHECKING:
+    import docker
+
+    from testbed.node.inventory import Listing
+    from testbed.topology.load import Objects
+
+__all__ = ["Change", "apply", "delete"]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a change came to: the names of what is new, other or gone, sorted."""
+
+    created: tuple[str, ...]
+    configured: tuple[str, ...]
+    deleted: tuple[str, ...]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether everything was as wanted already."""
+        return not (self.created or self.configured or self.deleted)
+
+
+def apply(client: docker.DockerClient, name: str, documents: Objects, tell: Narrator) -> Change:
+    """Create or change in testbed ``name`` what Kubernetes objects describe.
+
+    Raises:
+        TopologyError: what is asked for is wrong; nothing was touched.
+        NodeError: a node does not run, or refused what it was told.
+    """
+
+    def alter(cluster: Cluster) -> Cluster:
+        return changes.applied(cluster, documents, traits=cni(cluster.cni).TRAITS)
+
+    return _change(client, name, alter, tell)
+
+
+def delete(
+    client: docker.DockerClient,
+    name: str,
+    documents: Objects,
+    tell: Narrator,
+    *,
+    missing_ok: bool = False,
+) -> Change:
+    """Remove from testbed ``name`` what Kubernetes objects describe.
+
+    Raises:
+        TopologyError: something is not there, unless ``missing_ok``; nothing was touched.
+        NodeError: a node does not run, or refused what it was told.
+    """
+
+    def alter(cluster: Cluster) -> Cluster:
+        return changes.deleted(cluster, documents, missing_ok=missing_ok)
+
+    return _change(client, name, alter, tell)
+
+
+def _change(
+    client: docker.DockerClient, name: str, alter: Callable[[Cluster], Cluster], tell: Narrator
+) -> Change:
+    with locked(name, tell):
+        listings = inventory.containers(client, name)
+        before = with_services(client, cluster_of(client, name, listings), listings)
+        networks = _networks(client, name, before)
+        wanted = alter(before)
+        now = addressed(wanted, networks.subnets)
+        _require_running(now, listings)
+        states = states_of(client, listings)
+        if now.pods != before.pods:
+            kept = {pod.key for pod in now.pods if pod in before.pods}
+            if len(kept) < len(before.pods):
+                staying = {key: pod for key, pod in seen(before, states).items() if key in kept}
+                converge(client, before, networks, listings, staying, tell, verify=False)
+            states = _sync(client, now, networks, listings, tell)
+        pods = seen(now, states)
+        converge(client, now, networks, listings, pods, tell, verify=False)
+    return _difference(before, now)
+
+
+def _networks(client: docker.DockerClient, name: str, cluster: Cluster) -> Underlay:
+    found = underlay.find(client, name)
+    missing = [each.name for each in cluster.networks if each.name not in found]
+    if missing:
+        raise NodeError(
+            f"testbed {name!r} has no network {', '.join(missing)} any more. `testbed up` with its "
+            "topology makes it anew."
+        )
+    return Underlay({each.name: found[each.name] for each in cluster.networks})
+
+
+def _require_running(cluster: Cluster, listings: Mapping[str, Listing]) -> None:
+    """Pods could not be placed on a node that does not run; Services reach it at its next `up`."""
+    for node in {pod.node for pod in cluster.pods}:
+        if listings.get(node, {}).get("State") != "running":
+            raise NodeError(
+                f"node {node} of testbed {cluster.name!r} does not run. `testbed up` with the same "
+                "topology brings it back."
+            )
+
+
+def _sync(
+    client: docker.DockerClient,
+    cluster: Cluster,
+    networks: Underlay,
+    listings: Mapping[str, Listing],
+    tell: Narrator,
+) -> dict[str, dict[str, Any]]:
+    """Have every node hold its new spec; return the agents' states."""
+    able = features.detect(client, image.ensure(client, lambda step, message: None))
+    specs = plan(require(cluster, able), networks, able)
+
+    def deliver(spec: Any) -> dict[str, Any]:
+        def progress(step: str, message: str) -> None:
+            tell(spec.node, step, message)
+
+        return container.sync(client, spec, listings[spec.node], progress)
+
+    return dict(zip((spec.node for spec in specs), each(deliver, specs), strict=True))
+
+
+def _difference(before: Cluster, now: Cluster) -> Change:
+    old, new = _named(before), _named(now)
+    return Change(
+        created=tuple(sorted(new.keys() - old.keys())),
+        configured=tuple(sorted(key for key in old.keys() & new.keys() if old[key] != new[key])),
+        deleted=tuple(sorted(old.keys() - new.keys())),
+    )
+
+
+def _named(cluster: Cluster) -> dict[str, object]:
+    """As kubectl names them: ``service/web``, with the namespace where it is not ``default``."""
+    found: dict[str, object] = {}
+    for pod in cluster.pods:
+        found[f"pod/{pod.key.removeprefix('default/')}"] = replace(pod, node="")
+    for service in cluster.services:
+        found[f"service/{service.key.removeprefix('default/')}"] = service
+    for piece in cluster.slices:
+        found[f"endpointslice/{piece.key.removeprefix('default/')}"] = piece
+    return found

@@ -1,0 +1,35 @@
+"""Reading what a running testbed's nodes keep of Services."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from testbed.node import services as delivery
+from testbed.node.inventory import Listing
+from testbed.services import state
+from testbed.topology.model import Cluster
+
+if TYPE_CHECKING:
+    import docker
+
+__all__ = ["kept_by", "with_services"]
+
+
+def kept_by(
+    client: docker.DockerClient, cluster: Cluster, listings: Mapping[str, Listing]
+) -> tuple[str, state.Inputs]:
+    """The generation and the Services of the first node that holds any; running ones go first."""
+    present = [listings[node.name] for node in cluster.nodes if node.name in listings]
+    for listing in sorted(present, key=lambda each: each["State"] != "running"):
+        generation, kept = delivery.inputs(client, listing)
+        if generation:
+            return generation, kept
+    return "", {}
+
+
+def with_services(
+    client: docker.DockerClient, cluster: Cluster, listings: Mapping[str, Listing]
+) -> Cluster:
+    """``cluster`` with the Services that its nodes keep."""
+    return state.held(cluster, kept_by(client, cluster, listings)[1])

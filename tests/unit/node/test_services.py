@@ -1,0 +1,69 @@
+"""Delivering Services to a node, and reading what it keeps."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, cast
+
+import docker
+import pytest
+
+from testbed.errors import ApplyError
+from testbed.node import services
+
+CLIENT = cast(docker.DockerClient, None)
+LISTING = cast(Any, {"Id": "1", "State": "running"})
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, out: str, err: str = "") -> list[list[str]]:
+    """Have the node answer; the commands that it was given."""
+    asked: list[list[str]] = []
+
+    def run(_: object, container: str, argv: list[str], seconds: float) -> tuple[int, bytes, bytes]:
+        asked.append(argv)
+        return 0, out.encode(), err.encode()
+
+    monkeypatch.setattr(services, "run", run)
+    return asked
+
+
+@pytest.mark.parametrize(
+    "answer", [{"ok": True, "changes": ["-A X"]}, {"ok": False, "stale": "g0"}]
+)
+def test_an_answer_is_returned(monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any]) -> None:
+    """Also that the node holds something else than the document is about."""
+    asked = answering(monkeypatch, json.dumps(answer) + "\n")
+    assert services.deliver(CLIENT, "t-node1", {"mode": "iptables"}) == answer
+    assert asked == [["testbed-agent", "services", 'inline:{"mode":"iptables"}']]
+
+
+def test_a_refusal_names_node_line_and_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the tool's words."""
+    error = {"what": "iptables-restore refused the rules", "where": "-A X -j Y", "why": "no chain"}
+    answering(monkeypatch, json.dumps({"ok": False, "error": error}))
+    with pytest.raises(ApplyError) as raised:
+        services.deliver(CLIENT, "t-node1", {})
+    assert str(raised.value) == (
+        "t-node1: Services could not be applied: "
+        "iptables-restore refused the rules: -A X -j Y: no chain"
+    )
+
+
+def test_no_answer_shows_what_was_printed_instead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The agent of an older image does not know the verb."""
+    answering(monkeypatch, "", "testbed-agent: unknown verb 'services'\n")
+    with pytest.raises(ApplyError, match="unknown verb 'services'"):
+        services.deliver(CLIENT, "t-node1", {})
+
+
+def test_what_a_node_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing, where no Services were ever delivered."""
+    kept = {"generation": "g1", "inputs": {"d/a": {"spec": {}}}}
+    monkeypatch.setattr(services, "read_file", lambda *_: json.dumps(kept).encode())
+    assert services.inputs(CLIENT, LISTING) == ("g1", {"d/a": {"spec": {}}})
+
+    def missing(*_: object) -> bytes:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(services, "read_file", missing)
+    assert services.inputs(CLIENT, LISTING) == ("", {})

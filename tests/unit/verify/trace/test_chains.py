@@ -1,0 +1,149 @@
+"""Following kube-proxy's rules to where they end too early."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from testbed.verify.trace.chains import gap
+from testbed.verify.trace.model import Service
+
+SERVICE = Service(
+    *("default/web", "10.96.0.10", "tcp", 80),
+    known=True,
+    ports=("80/tcp",),
+    mode="iptables",
+    local=False,
+    endpoints=(),
+)
+IPTABLES = """\
+*filter
+:KUBE-SERVICES - [0:0]
+COMMIT
+*nat
+:PREROUTING ACCEPT [0:0]
+:OUTPUT ACCEPT [0:0]
+:KUBE-MARK-MASQ - [0:0]
+:KUBE-SEP-AAAAAAAAAAAAAAAA - [0:0]
+:KUBE-SEP-BBBBBBBBBBBBBBBB - [0:0]
+:KUBE-SERVICES - [0:0]
+:KUBE-SVC-WWWWWWWWWWWWWWWW - [0:0]
+[9:9] -A PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
+[9:9] -A OUTPUT -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
+[0:0] -A KUBE-SEP-AAAAAAAAAAAAAAAA -s 10.244.0.5/32 -m comment --comment "default/web:http" -j KUBE-MARK-MASQ
+[0:0] -A KUBE-SEP-AAAAAAAAAAAAAAAA -p tcp -m comment --comment "default/web:http" -m tcp -j DNAT --to-destination 10.244.0.5:8080
+[0:0] -A KUBE-SEP-BBBBBBBBBBBBBBBB -s 10.244.1.5/32 -m comment --comment "default/web:http" -j KUBE-MARK-MASQ
+[0:0] -A KUBE-SEP-BBBBBBBBBBBBBBBB -p tcp -m comment --comment "default/web:http" -m tcp -j DNAT --to-destination 10.244.1.5:8080
+[0:0] -A KUBE-SERVICES -d 10.96.0.10/32 -p tcp -m comment --comment "default/web:http cluster IP" -m tcp --dport 80 -j KUBE-SVC-WWWWWWWWWWWWWWWW
+[0:0] -A KUBE-SVC-WWWWWWWWWWWWWWWW ! -s 10.244.0.0/16 -d 10.96.0.10/32 -p tcp -m comment --comment "default/web:http cluster IP" -m tcp --dport 80 -j KUBE-MARK-MASQ
+[0:0] -A KUBE-SVC-WWWWWWWWWWWWWWWW -m comment --comment "default/web:http -> 10.244.0.5:8080" -m statistic --mode random --probability 0.50000000000 -j KUBE-SEP-AAAAAAAAAAAAAAAA
+[0:0] -A KUBE-SVC-WWWWWWWWWWWWWWWW -m comment --comment "default/web:http -> 10.244.1.5:8080" -j KUBE-SEP-BBBBBBBBBBBBBBBB
+COMMIT
+"""  # noqa: E501 - as iptables-save prints it
+NFTABLES = """\
+table ip kube-proxy {
+	map service-ips {
+		type ipv4_addr . inet_proto . inet_service : verdict
+		elements = { 10.96.0.10 . tcp . 80 : goto service-WWWWWWWW-default/web/tcp/http,
+			     10.96.0.10 . udp . 53 : goto service-UUUUUUUU-default/web/udp/udp }
+	}
+
+	chain nat-prerouting {
+		type nat hook prerouting priority dstnat; policy accept;
+		jump services
+	}
+
+	chain nat-output {
+		type nat hook output priority -100; policy accept;
+		jump services
+	}
+
+	chain services {
+		ip daddr . meta l4proto . th dport vmap @service-ips
+	}
+
+	chain service-WWWWWWWW-default/web/tcp/http {
+		ip daddr 10.96.0.10 tcp dport 80 ip saddr != 10.244.0.0/16 jump mark-for-masquerade
+		numgen random mod 2 vmap { 0 : goto endpoint-AAAAAAAA-default/web/tcp/http__10.244.0.5/8080, 1 : goto endpoint-BBBBBBBB-default/web/tcp/http__10.244.1.5/8080 }
+	}
+
+	chain endpoint-AAAAAAAA-default/web/tcp/http__10.244.0.5/8080 {
+		ip saddr 10.244.0.5 jump mark-for-masquerade
+		meta l4proto tcp dnat to 10.244.0.5:8080
+	}
+
+	chain endpoint-BBBBBBBB-default/web/tcp/http__10.244.1.5/8080 {
+		ip saddr 10.244.1.5 jump mark-for-masquerade
+		meta l4proto tcp dnat to 10.244.1.5:8080
+	}
+}
+"""  # noqa: E501 - as nft prints it
+NFT_SERVICE = replace(SERVICE, mode="nftables")
+
+
+def without(text: str, *words: str) -> str:
+    """Without the lines that hold all of ``words``."""
+    return "".join(
+        line for line in text.splitlines(True) if not all(word in line for word in words)
+    )
+
+
+@pytest.mark.parametrize("forwarded", [True, False])
+def test_whole_rules_have_no_gap(forwarded: bool) -> None:
+    """In both modes; of IPVS nothing is read."""
+    assert gap({"iptables": IPTABLES}, SERVICE, forwarded=forwarded) == ()
+    assert gap({"nft": NFTABLES}, NFT_SERVICE, forwarded=forwarded) == ()
+    assert gap({}, replace(SERVICE, mode="ipvs"), forwarded=forwarded) == ()
+
+
+@pytest.mark.parametrize(
+    ("words", "missing"),
+    [
+        (("-A PREROUTING",), "nat PREROUTING has no jump to KUBE-SERVICES"),
+        (("-A KUBE-SERVICES",), "KUBE-SERVICES has no rule for 10.96.0.10:80/tcp"),
+        (
+            ("-A KUBE-SVC",),
+            "KUBE-SVC-WWWWWWWWWWWWWWWW, the chain of svc/default/web, leads to no endpoint",
+        ),
+        (
+            ("SEP-BBBB", "DNAT"),
+            "KUBE-SEP-BBBBBBBBBBBBBBBB, an endpoint's chain of svc/default/web, has no DNAT rule",
+        ),
+    ],
+)
+def test_the_first_gap_in_iptables(words: tuple[str, ...], missing: str) -> None:
+    """Named by the chain that lacks something."""
+    assert gap({"iptables": without(IPTABLES, *words)}, SERVICE, forwarded=True) == (missing,)
+
+
+def test_a_nodes_own_packets_take_another_hook() -> None:
+    """OUTPUT, and nat-output."""
+    text = without(IPTABLES, "-A OUTPUT")
+    assert gap({"iptables": text}, SERVICE, forwarded=True) == ()
+    assert gap({"iptables": text}, SERVICE, forwarded=False) == (
+        "nat OUTPUT has no jump to KUBE-SERVICES",
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "missing"),
+    [
+        (("table ip",), "there is no table `ip kube-proxy`"),
+        (("jump services",), "nat-prerouting has no jump to services"),
+        (("10.96.0.10 . tcp",), "the map service-ips has no element for 10.96.0.10:80/tcp"),
+        (
+            ("numgen",),
+            "service-WWWWWWWW-default/web/tcp/http, the chain of svc/default/web, leads to no "
+            "endpoint",
+        ),
+        (
+            ("dnat to 10.244.0.5",),
+            "endpoint-AAAAAAAA-default/web/tcp/http__10.244.0.5/8080, an endpoint's chain of "
+            "svc/default/web, has no dnat rule",
+        ),
+    ],
+)
+def test_the_first_gap_in_nftables(words: tuple[str, ...], missing: str) -> None:
+    """Named by the chain or map that lacks something."""
+    assert gap({"nft": without(NFTABLES, *words)}, NFT_SERVICE, forwarded=True) == (missing,)
