@@ -15,10 +15,11 @@ from testbed.errors import NodeError
 from testbed.existing import Narrator, cluster_of, locked, states_of
 from testbed.node import container, features, image, inventory, underlay
 from testbed.node.parallel import each
+from testbed.node.progress import silent
 from testbed.plan import cni, plan, require
 from testbed.services.converge import converge
-from testbed.services.kept import with_services
-from testbed.services.state import seen
+from testbed.services.kept import kept_by
+from testbed.services.state import held, seen
 from testbed.topology import changes
 from testbed.topology.load_balancer import addressed
 from testbed.topology.model import Cluster
@@ -86,20 +87,22 @@ def _change(
 ) -> Change:
     with locked(name, tell):
         listings = inventory.containers(client, name)
-        before = with_services(client, cluster_of(client, name, listings), listings)
+        cluster = cluster_of(client, name, listings)
+        kept = kept_by(client, cluster, listings)
+        before = held(cluster, kept.inputs)
         networks = _networks(client, name, before)
         wanted = alter(before)
         now = addressed(wanted, networks.subnets)
         _require_running(now, listings)
         states = states_of(client, listings)
         if now.pods != before.pods:
-            kept = {pod.key for pod in now.pods if pod in before.pods}
-            if len(kept) < len(before.pods):
-                staying = {key: pod for key, pod in seen(before, states).items() if key in kept}
-                converge(client, before, networks, listings, staying, tell, verify=False)
+            stay = {pod.key for pod in now.pods if pod in before.pods}
+            if len(stay) < len(before.pods):
+                pods = {key: pod for key, pod in seen(before, states).items() if key in stay}
+                kept = converge(client, before, networks, listings, pods, tell, before=kept)
             states = _sync(client, now, networks, listings, tell)
         pods = seen(now, states)
-        converge(client, now, networks, listings, pods, tell, verify=False)
+        converge(client, now, networks, listings, pods, tell, before=kept)
     return _difference(before, now)
 
 
@@ -132,7 +135,7 @@ def _sync(
     tell: Narrator,
 ) -> dict[str, dict[str, Any]]:
     """Have every node hold its new spec; return the agents' states."""
-    able = features.detect(client, image.ensure(client, lambda step, message: None))
+    able = features.detect(client, image.ensure(client, silent))
     specs = plan(require(cluster, able), networks, able)
 
     def deliver(spec: Any) -> dict[str, Any]:

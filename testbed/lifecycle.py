@@ -78,7 +78,7 @@ def up(cluster: Cluster, client: docker.DockerClient, tell: Narrator) -> Outcome
             listings = inventory.containers(client, cluster.name)
             if cluster.services or cluster.slices or present:
                 pods = seen(cluster, states)
-                converge(client, cluster, networks, listings, pods, tell, verify=True)
+                converge(client, cluster, networks, listings, pods, tell)
         with _timed(seconds, "check"):
             tell("", "check", "probing all pod pairs")
             outcome = _check(client, cluster, networks.segments, listings, states)
@@ -114,7 +114,7 @@ def _check(
     observed = Observed.of(addresses, states)
     containers = {node: listing["Names"][0].lstrip("/") for node, listing in running.items()}
     report, now = probe.run(client, cluster, containers, observed)
-    _, kept = kept_by(client, cluster, listings)
+    kept = kept_by(client, cluster, listings).inputs
     status = describe(cluster, segments, listings, {**states, **now}, kept)
     findings = (
         *judge_routers(status["routers"]),

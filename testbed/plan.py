@@ -16,8 +16,9 @@ from uuid import NAMESPACE_DNS, UUID, uuid5
 import testbed.cni
 import testbed.proxy
 from testbed.bgp import router
-from testbed.dataplane import nft, objects
+from testbed.dataplane import kubelet, nft, objects
 from testbed.dataplane.features import Features
+from testbed.dataplane.fragment import fragment
 from testbed.dataplane.native import native_files
 from testbed.dataplane.spec import (
     ContainerSpec,
@@ -53,6 +54,11 @@ __all__ = [
 
 _RULES = {"ipset": "ipset", "iptables": "iptables-restore", "nft": "nft"}
 """Key of a unit → tool of the ruleset, in the order in which they are applied."""
+_CONNTRACK = {
+    "net.netfilter.nf_conntrack_tcp_timeout_close_wait": "3600",
+    "net.netfilter.nf_conntrack_tcp_timeout_established": "86400",
+}
+"""Seconds, set by kube-proxy in every mode. ``nf_conntrack_max`` is the whole machine's."""
 _MAX_BURST = 2**32 - 1
 """Bits: what containerd passes with a rate, since Kubernetes' annotations know no burst."""
 
@@ -149,11 +155,12 @@ def _on_node(spec: NodeSpec, cluster: Cluster, node: Node, underlay: Underlay) -
 def _with_proxy(spec: NodeSpec, cluster: Cluster, node: Node, underlay: Underlay) -> NodeSpec:
     """Add what kube-proxy holds without any Service: the rest follows once pods have addresses.
 
-    Its rules come first, as kube-proxy starts before the CNI's daemon does: what Felix inserts at
-    the top of a chain is above them, and what flanneld appends is below.
+    The kubelet's rules come first, then these, as kube-proxy starts before the CNI's daemon does:
+    what Felix inserts at the top of a chain is above them, and what flanneld appends is below.
     """
+    own = Ruleset("kubelet", fragment(kubelet.TABLES))
     if cluster.proxy == "none":
-        return spec
+        return replace(spec, rulesets=(own, *spec.rulesets))
     planner = proxy(cluster.proxy)
     unit = planner.dispatch((), vantage(cluster, node, underlay))
     rules = (
@@ -163,9 +170,9 @@ def _with_proxy(spec: NodeSpec, cluster: Cluster, node: Node, underlay: Underlay
     )
     return replace(
         spec,
-        sysctls={**planner.SYSCTLS, **spec.sysctls},
+        sysctls={**_CONNTRACK, **planner.SYSCTLS, **spec.sysctls},
         objects=planner.OBJECTS + spec.objects,
-        rulesets=(*rules, *spec.rulesets),
+        rulesets=(own, *rules, *spec.rulesets),
     )
 
 

@@ -6,14 +6,15 @@ weight 0 instead, as kube-proxy's graceful termination does, so that established
 and no new one is made; the next call that has something to do after the last connection ended
 removes it (kube-proxy looks once a minute). UDP and SCTP servers go at once.
 
-A virtual server for ``0.0.0.0`` stands for one per address of the node: all but loopback's and
-those of ``kube-ipvs0``, which is where kube-proxy has node ports answer.
+A virtual server for ``0.0.0.0`` stands for one per address of the node, which is where kube-proxy
+has node ports answer: all but loopback's and those of Services. Of these, ``kube-ipvs0`` has every
+one, also where an announcer puts it on another link as well: it may go from there at any time.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import Any, NamedTuple
 
 from .command import execute, run
@@ -144,10 +145,10 @@ def apply(before: Units, now: Units) -> list[str]:
     if not any("ipvs" in unit for units in (before, now) for unit in units.values()):
         return []
     addresses = _addresses()
-    have = parse(run(["ipvsadm", "--list", "--numeric"]).decode())
-    done = _restore(difference(_expanded(_wanted(now.values()), addresses.others), have))
     wanted = {str(each) for unit in now.values() for each in unit.get("addresses", ())}
-    return done + _bind(wanted - addresses.others, addresses.bound)
+    virtuals = _expanded(_wanted(now.values()), addresses.others - wanted)
+    have = parse(run(["ipvsadm", "--list", "--numeric"]).decode())
+    return _restore(difference(virtuals, have)) + _bind(wanted, addresses.bound)
 
 
 def _addresses() -> _Addresses:
@@ -161,11 +162,9 @@ def _addresses() -> _Addresses:
     return _Addresses(frozenset(bound), frozenset(others))
 
 
-def _bind(wanted: Iterable[str], bound: frozenset[str]) -> list[str]:
-    """An address that another link has already stays there only, as kube-proxy leaves it."""
-    chosen = frozenset(wanted)
-    lines = [f"address add {each}/32 dev {DEVICE}" for each in sorted(chosen - bound)]
-    lines += [f"address delete {each}/32 dev {DEVICE}" for each in sorted(bound - chosen)]
+def _bind(wanted: Set[str], bound: Set[str]) -> list[str]:
+    lines = [f"address add {each}/32 dev {DEVICE}" for each in sorted(wanted - bound)]
+    lines += [f"address delete {each}/32 dev {DEVICE}" for each in sorted(bound - wanted)]
     if lines:
         text = "\n".join(lines) + "\n"
         try:

@@ -196,7 +196,14 @@ def feed(text: str) -> list[str]:
 
 
 def _refused(text: list[str], output: str) -> str:
-    """The line that is meant by ``line 7: RULE_APPEND failed``; the first few if none is."""
+    """The line that is meant by ``line 7: RULE_APPEND failed``; the first few if none is.
+
+    Of a chain that is not there, iptables-nft gives the name, and the line of ``COMMIT``.
+    """
     match = re.search(r"line:? (\d+)", output)
     number = int(match[1]) if match else 0
-    return text[number - 1] if 0 < number <= len(text) else "; ".join(text[:3])
+    line = text[number - 1] if 0 < number <= len(text) else "; ".join(text[:3])
+    missing = re.search(r"Chain '(\S+)' does not exist", output)
+    if missing:
+        return next((each for each in text if missing[1] in each.split()), line)
+    return line

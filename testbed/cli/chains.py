@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from testbed.verify.service import tree
 
 if TYPE_CHECKING:
+    from testbed.cli.console import Console
     from testbed.verify.service.tree import Line, Rule, View
 
-__all__ = ["COLUMNS", "heading", "lines", "row"]
+__all__ = ["COLUMNS", "heading", "lines", "render", "row"]
 
+_ASCII = str.maketrans({"├": "|", "└": "`", "─": "-", "│": "|", "→": "->"})
 _HEAD = ("PACKETS", "BYTES", "SHARE", "RULE", "MEANING")
 COLUMNS = (
     *("NAMESPACE", "NAME", "TYPE", "CLUSTER-IP", "EXTERNAL-IP", "PORT(S)", "ENDPOINTS"),
@@ -33,6 +36,14 @@ def row(entry: Mapping[str, Any]) -> tuple[str, ...]:
         f"{ready}/{len(entry['endpoints'])}",
         ",".join(_policies(entry)) or "-",
     )
+
+
+def render(console: Console, view: View, entry: Mapping[str, Any]) -> None:
+    """Print the chains; in ASCII where the terminal or file cannot hold more."""
+    encoding = (sys.stdout.encoding or "ascii").lower()
+    for line in (*heading(view, entry), *lines(view)):
+        plain = line if encoding.startswith("utf") else line.translate(_ASCII)
+        console.print(plain)
 
 
 def heading(view: View, entry: Mapping[str, Any]) -> Iterator[str]:

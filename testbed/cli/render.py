@@ -55,10 +55,7 @@ def status(console: Console, value: Mapping[str, Any]) -> None:
     _section(
         console,
         ("CLIENT", "CONTAINER", "ADDRESS", "STATE"),
-        [
-            (each["name"], each["container"], each["ip"], each["state"])
-            for each in value["clients"]
-        ],
+        [(each["name"], each["container"], each["ip"], each["state"]) for each in value["clients"]],
     )
     if len(value["networks"]) > 1:
         networks = [(each["name"], each["subnet"] or "-") for each in value["networks"]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["Table", "fragment", "merged"]
+__all__ = ["Table", "fragment"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +31,3 @@ def _text(name: str, table: Table) -> str:
     for letter, chains in (("I", table.first), ("A", table.chains)):
         lines += [f"-{letter} {chain} {rule}" for chain, rules in chains.items() for rule in rules]
     return "\n".join([*lines, "COMMIT"]) + "\n"
-
-
-def merged(upper: Mapping[str, Table], lower: Mapping[str, Table]) -> dict[str, Table]:
-    """Both together; in the kernel's chains, the rules of ``upper`` are before those of ``lower``.
-
-    A chain of both is ``upper``'s.
-    """
-    found: dict[str, Table] = {}
-    for name in dict.fromkeys((*upper, *lower)):
-        above, below = upper.get(name, Table()), lower.get(name, Table())
-        chains = dict.fromkeys((*above.first, *below.first))
-        first = {each: (*above.first.get(each, ()), *below.first.get(each, ())) for each in chains}
-        found[name] = Table({**below.chains, **above.chains}, first)
-    return found

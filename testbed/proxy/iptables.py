@@ -15,8 +15,7 @@ from functools import lru_cache
 from hashlib import sha256
 from itertools import chain
 
-from testbed.dataplane import kubelet
-from testbed.dataplane.fragment import Table, fragment, merged
+from testbed.dataplane.fragment import Table, fragment
 from testbed.dataplane.spec import KernelObject, Unit
 from testbed.dataplane.vantage import Vantage
 from testbed.topology.portals import Portal, Target
@@ -27,8 +26,6 @@ __all__ = ["OBJECTS", "REQUIRES", "SYSCTLS", "dispatch", "service"]
 REQUIRES = frozenset({"iptables_nft"})
 SYSCTLS: Mapping[str, str] = {
     "net.ipv4.conf.all.route_localnet": "1",
-    "net.netfilter.nf_conntrack_tcp_timeout_close_wait": "3600",
-    "net.netfilter.nf_conntrack_tcp_timeout_established": "86400",
 }
 """``nf_conntrack_max`` is the whole machine's: a node cannot write it."""
 OBJECTS: tuple[KernelObject, ...] = ()
@@ -109,7 +106,7 @@ def dispatch(portals: Sequence[Portal], vantage: Vantage) -> Unit:
             _FILTER_JUMPS,
         ),
     }
-    return {"iptables": fragment(merged(tables, kubelet.TABLES))}
+    return {"iptables": fragment(tables)}
 
 
 def service(portals: Sequence[Portal], vantage: Vantage) -> Unit:

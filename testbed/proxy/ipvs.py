@@ -16,32 +16,30 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from types import MappingProxyType
 
-from testbed.dataplane import kubelet
-from testbed.dataplane.fragment import fragment, merged
+from testbed.dataplane.fragment import fragment
 from testbed.dataplane.ipvs_rules import tables
 from testbed.dataplane.spec import KernelObject, Unit
 from testbed.dataplane.vantage import Vantage
 from testbed.topology.portals import Portal, Target
 from testbed.topology.selection import select
 
-__all__ = ["DEVICE", "OBJECTS", "REQUIRES", "STRICT_ARP", "SYSCTLS", "dispatch", "service"]
+__all__ = ["DEVICE", "OBJECTS", "REQUIRES", "SYSCTLS", "dispatch", "service"]
 
 DEVICE = "kube-ipvs0"
 REQUIRES = frozenset({"br_netfilter", "dummy", "ip_vs", "ipset", "iptables_nft"})
 SYSCTLS: Mapping[str, str] = MappingProxyType(
     {
+        "net.ipv4.conf.all.arp_announce": "2",
+        "net.ipv4.conf.all.arp_ignore": "1",
         "net.ipv4.ip_forward": "1",
         "net.ipv4.vs.conntrack": "1",
         "net.ipv4.vs.expire_nodest_conn": "1",
         "net.ipv4.vs.expire_quiescent_template": "1",
     }
 )
-STRICT_ARP: Mapping[str, str] = MappingProxyType(
-    {"net.ipv4.conf.all.arp_announce": "2", "net.ipv4.conf.all.arp_ignore": "1"}
-)
-"""kube-proxy's ``strictARP``: without it every node answers ARP for what its kube-ipvs0 holds.
+"""The first two are kube-proxy's ``strictARP``, which is off by default and which MetalLB asks for.
 
-Whoever announces load balancer addresses by ARP needs it.
+Without it every node answers ARP for load balancer addresses, since every kube-ipvs0 holds them.
 """
 OBJECTS = (
     KernelObject(
@@ -107,8 +105,7 @@ def dispatch(portals: Sequence[Portal], vantage: Vantage) -> Unit:
         _collect(sets, portal, vantage)
     occupied = frozenset(name for name, members in sets.members.items() if members)
     own = tables(occupied, vantage.cluster_cidr, sorted(sets.forbidden))
-    rules = fragment(merged(own, kubelet.TABLES))
-    return {"ipset": sets.text(), "iptables": rules, "ipvs": {}, "addresses": []}
+    return {"ipset": sets.text(), "iptables": fragment(own), "ipvs": {}, "addresses": []}
 
 
 def service(portals: Sequence[Portal], vantage: Vantage) -> Unit:

@@ -17,8 +17,11 @@ __all__ = ["stale"]
 Portals = Mapping[str, Sequence[Portal]]
 
 
-def stale(before: Portals, after: Portals) -> list[list[str]]:
-    """Arguments of conntrack(8), once per deletion, in a stable order."""
+def stale(before: Portals, after: Portals) -> tuple[tuple[str, ...], ...]:
+    """Arguments of conntrack(8), once per deletion, in a stable order.
+
+    Portals that are the same before and after may be left out of both.
+    """
     old, new = _udp(before), _udp(after)
     found = [line for name, portal in old.items() for line in _removed(portal, new.get(name))]
     found += [
@@ -27,7 +30,7 @@ def stale(before: Portals, after: Portals) -> list[list[str]]:
         if portal.usable and not (name in old and old[name].usable)
         for line in _of(portal)
     ]
-    return found
+    return tuple(found)
 
 
 def _udp(portals: Portals) -> dict[str, Portal]:
@@ -35,7 +38,7 @@ def _udp(portals: Portals) -> dict[str, Portal]:
     return {portal.name: portal for portal in every if portal.protocol == "udp"}
 
 
-def _removed(portal: Portal, now: Portal | None) -> Iterator[list[str]]:
+def _removed(portal: Portal, now: Portal | None) -> Iterator[tuple[str, ...]]:
     """Entries that lead to endpoints which serve no more."""
     left = {str(target) for target in now.targets if target.serving} if now else set()
     for target in portal.targets:
@@ -43,13 +46,13 @@ def _removed(portal: Portal, now: Portal | None) -> Iterator[list[str]]:
             yield from _of(portal, target.address)
 
 
-def _of(portal: Portal, endpoint: IPv4Address | None = None) -> Iterator[list[str]]:
+def _of(portal: Portal, endpoint: IPv4Address | None = None) -> Iterator[tuple[str, ...]]:
     """Entries to any address of a portal; those that were translated to ``endpoint``."""
     translated = ["--dst-nat", str(endpoint)] if endpoint else []
     for address in _addresses(portal):
-        yield ["-D", "-p", "udp", "--orig-dst", str(address), *translated]
+        yield "-D", "-p", "udp", "--orig-dst", str(address), *translated
     if portal.node_port:
-        yield ["-D", "-p", "udp", "--dport", str(portal.node_port), *translated]
+        yield "-D", "-p", "udp", "--dport", str(portal.node_port), *translated
 
 
 def _addresses(portal: Portal) -> Iterable[IPv4Address]:

@@ -10,8 +10,7 @@ from testbed.node import services as delivery
 from testbed.node.inventory import Listing
 from testbed.node.parallel import each
 from testbed.services import documents, state
-from testbed.services.documents import Held
-from testbed.services.kept import kept_by
+from testbed.services.state import Kept
 from testbed.topology.model import Cluster, Node
 from testbed.topology.portals import Seen
 
@@ -29,29 +28,27 @@ def converge(
     pods: Mapping[str, Seen],
     tell: Callable[[str, str, str], None],
     *,
-    verify: bool,
-) -> None:
-    """Tell every node that runs what changed; with ``verify``, everything.
+    before: Kept | None = None,
+) -> Kept:
+    """Tell every node that runs what changed since ``before``, or everything; return what is kept.
 
-    A node that holds something else than the first one, because it did not run when that changed,
-    is told everything, too.
+    A node that holds something else than ``before``, because it did not run when that changed, is
+    told everything, too. Told everything, a node compares with what its kernel holds.
 
     Raises:
         ApplyError: a native tool on a node refused what it was told.
     """
-    now = documents.held(cluster.proxy, state.inputs(cluster, pods))
-    before: Held | None = None
-    if not verify:
-        generation, kept = kept_by(client, cluster, listings)
-        if generation:
-            before = Held(generation, kept, state.joined(kept))
+    now, portals = state.kept(cluster, pods)
+    known = before if before and before.generation else None
+    change = documents.update(now, portals, known)
 
     def deliver(node: Node) -> None:
         container = listings[node.name]["Names"][0].lstrip("/")
-        document = documents.document(cluster, node, underlay, now, before)
+        document = documents.document(cluster, node, underlay, change)
         answer = delivery.deliver(client, container, document)
         if "stale" in answer:
-            document = documents.document(cluster, node, underlay, now, None)
+            whole = documents.update(now, portals)
+            document = documents.document(cluster, node, underlay, whole)
             answer = delivery.deliver(client, container, document)
         changes = answer["changes"]
         told = f"{len(changes)} changes" if changes else "nothing to change"
@@ -63,3 +60,4 @@ def converge(
         if node.name in listings and listings[node.name]["State"] == "running"
     ]
     each(deliver, running)
+    return now

@@ -5,84 +5,91 @@ The format is that of ``testbed-agent services``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from testbed.announce import plan as announce
-from testbed.dataplane.spec import ServicesSpec, Unit
+from testbed.dataplane.spec import Unit
 from testbed.dataplane.underlay import Underlay
 from testbed.dataplane.vantage import LARGE
 from testbed.plan import proxy, vantage
 from testbed.services import conntrack, state
-from testbed.services.state import Inputs
+from testbed.services.state import Kept
 from testbed.topology.model import Cluster, Node
 from testbed.topology.portals import Portal
 
-__all__ = ["Held", "document", "held", "spec"]
+__all__ = ["Update", "document", "update"]
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """Services as nodes hold them, or are to."""
+class Update:
+    """What changes on every node, however each of them holds it."""
 
-    generation: str
-    inputs: Inputs
+    now: Kept
     portals: Mapping[str, tuple[Portal, ...]]
-
-    @property
-    def large(self) -> bool:
-        """Whether kube-proxy leaves comments out."""
-        every = (portal for each in self.portals.values() for portal in each)
-        return sum(len(portal.targets) for portal in every) > LARGE
-
-
-def held(mode: str, inputs: Inputs) -> Held:
-    """Services with what follows from them."""
-    return Held(state.generation(mode, inputs), inputs, state.joined(inputs))
+    """All of now."""
+    base: str | None
+    """The generation that the change is of; ``None``: it is everything."""
+    keys: tuple[str, ...]
+    """The Services that differ."""
+    large: bool
+    """Whether there are so many endpoints that kube-proxy leaves comments out."""
+    conntrack: tuple[tuple[str, ...], ...] = ()
 
 
-def spec(cluster: Cluster, node: Node, underlay: Underlay, now: Held) -> ServicesSpec:
-    """Everything that ``node`` is to hold."""
-    files, processes = announce(cluster, node, underlay, now.portals)
-    units = _units(cluster, node, underlay, now, now.inputs)
-    return ServicesSpec(cluster.proxy, units, files, processes)
+def update(
+    now: Kept, portals: Mapping[str, tuple[Portal, ...]], before: Kept | None = None
+) -> Update:
+    """The way from ``before`` to ``now``; without ``before``, from whatever a node holds.
+
+    ``portals`` are those of ``now``. Where the number of endpoints crosses the one above which
+    kube-proxy writes no comments, everything changes.
+    """
+    large = _is_large(now)
+    if before is None:
+        return Update(now, portals, None, tuple(now.inputs), large)
+    old, new = before.inputs, now.inputs
+    keys = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+    gone = state.joined({key: old[key] for key in keys if key in old})
+    come = {key: portals[key] for key in keys if key in portals}
+    stale = conntrack.stale(gone, come)
+    if _is_large(before) != large:
+        return Update(now, portals, None, tuple(new), large, stale)
+    return Update(now, portals, before.generation, tuple(keys), large, stale)
 
 
-def document(
-    cluster: Cluster, node: Node, underlay: Underlay, now: Held, before: Held | None
-) -> dict[str, Any]:
-    """What brings ``node`` from ``before`` to ``now``; ``None``: whatever it holds, verified."""
-    base = before if before and before.large == now.large else None
-    changed = _changed(base.inputs, now.inputs) if base else list(now.inputs)
-    files, processes = announce(cluster, node, underlay, now.portals)
-    units: dict[str, Unit | None] = dict.fromkeys(changed)
-    units |= _units(cluster, node, underlay, now, [key for key in changed if key in now.inputs])
+def document(cluster: Cluster, node: Node, underlay: Underlay, change: Update) -> dict[str, Any]:
+    """What ``node`` is told."""
+    files, processes = announce(cluster, node, underlay, change.portals)
+    units: dict[str, Unit | None] = dict.fromkeys(change.keys)
+    units |= _units(cluster, node, underlay, change)
     return {
         "mode": cluster.proxy,
-        "base": base.generation if base else None,
-        "generation": now.generation,
+        "base": change.base,
+        "generation": change.now.generation,
         "units": units,
-        "inputs": {key: now.inputs.get(key) for key in changed},
+        "inputs": {key: change.now.inputs.get(key) for key in change.keys},
         "files": [asdict(each) for each in files],
         "processes": [asdict(each) for each in processes],
-        "conntrack": conntrack.stale(before.portals, now.portals) if before else [],
-        "verify": before is None,
+        "conntrack": change.conntrack,
+        "verify": change.base is None,
     }
 
 
-def _changed(before: Inputs, now: Inputs) -> list[str]:
-    return sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+def _is_large(kept: Kept) -> bool:
+    every = (piece for entry in kept.inputs.values() for piece in state.pieces(entry))
+    return sum(len(piece["ports"]) * len(piece["endpoints"]) for piece in every) > LARGE
 
 
 def _units(
-    cluster: Cluster, node: Node, underlay: Underlay, now: Held, keys: Iterable[str]
-) -> dict[str, Unit]:
+    cluster: Cluster, node: Node, underlay: Underlay, change: Update
+) -> Iterator[tuple[str, Unit]]:
     if cluster.proxy == "none":
-        return {}
+        return
     planner = proxy(cluster.proxy)
-    place = vantage(cluster, node, underlay, large=now.large)
-    every: Sequence[Portal] = [portal for each in now.portals.values() for portal in each]
-    units = {"": planner.dispatch(every, place)}
-    units |= {key: planner.service(now.portals[key], place) for key in keys if key in now.portals}
-    return units
+    place = vantage(cluster, node, underlay, large=change.large)
+    yield "", planner.dispatch([each for row in change.portals.values() for each in row], place)
+    for key in change.keys:
+        if key in change.portals:
+            yield key, planner.service(change.portals[key], place)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from testbed.node import services as delivery
 from testbed.node.inventory import Listing
 from testbed.services import state
+from testbed.services.state import Kept
 from testbed.topology.model import Cluster
 
 if TYPE_CHECKING:
@@ -16,20 +17,18 @@ if TYPE_CHECKING:
 __all__ = ["kept_by", "with_services"]
 
 
-def kept_by(
-    client: docker.DockerClient, cluster: Cluster, listings: Mapping[str, Listing]
-) -> tuple[str, state.Inputs]:
-    """The generation and the Services of the first node that holds any; running ones go first."""
+def kept_by(client: docker.DockerClient, cluster: Cluster, listings: Mapping[str, Listing]) -> Kept:
+    """The Services of the first node that holds any; running ones are asked first."""
     present = [listings[node.name] for node in cluster.nodes if node.name in listings]
     for listing in sorted(present, key=lambda each: each["State"] != "running"):
-        generation, kept = delivery.inputs(client, listing)
+        generation, inputs = delivery.inputs(client, listing)
         if generation:
-            return generation, kept
-    return "", {}
+            return Kept(generation, inputs)
+    return Kept("", {})
 
 
 def with_services(
     client: docker.DockerClient, cluster: Cluster, listings: Mapping[str, Listing]
 ) -> Cluster:
     """``cluster`` with the Services that its nodes keep."""
-    return state.held(cluster, kept_by(client, cluster, listings)[1])
+    return state.held(cluster, kept_by(client, cluster, listings).inputs)

@@ -7,8 +7,8 @@ the state between two commands, as labels are for containers.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from ipaddress import IPv4Address
 from typing import Any
@@ -22,7 +22,7 @@ from testbed.topology.serialize import (
     slice_to_json,
 )
 
-__all__ = ["Inputs", "generation", "held", "inputs", "joined", "seen"]
+__all__ = ["Inputs", "Kept", "held", "joined", "kept", "pieces", "seen"]
 
 Inputs = dict[str, Any]
 """Service ``namespace/name`` → ``{"service": … or None, "written": slices, "slices": slices}``.
@@ -51,8 +51,17 @@ def seen(cluster: Cluster, states: Mapping[str, Mapping[str, Any]]) -> dict[str,
     return found
 
 
-def inputs(cluster: Cluster, pods: Mapping[str, Seen]) -> Inputs:
-    """What nodes are to keep, given the pods that run."""
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What nodes keep of Services."""
+
+    generation: str
+    """A name for exactly this; empty: nodes were never told of any."""
+    inputs: Inputs
+
+
+def kept(cluster: Cluster, pods: Mapping[str, Seen]) -> tuple[Kept, dict[str, tuple[Portal, ...]]]:
+    """What nodes are to keep given the pods that run, and what kube-proxy makes rules of."""
     found: Inputs = {
         service.key: {"service": service_to_json(service), "written": [], "slices": []}
         for service in cluster.services
@@ -61,14 +70,18 @@ def inputs(cluster: Cluster, pods: Mapping[str, Seen]) -> Inputs:
         key = f"{piece.namespace}/{piece.service}"
         entry = found.setdefault(key, {"service": None, "written": [], "slices": []})
         entry["written"].append(slice_to_json(piece))
-    for piece in slices(cluster.services, cluster.pods, pods):
+    selected = slices(cluster.services, cluster.pods, pods)
+    for piece in selected:
         found[f"{piece.namespace}/{piece.service}"]["slices"].append(slice_to_json(piece))
-    return dict(sorted(found.items()))
+    found = dict(sorted(found.items()))
+    text = json.dumps([cluster.proxy, found], separators=(",", ":"))
+    generation = sha256(text.encode()).hexdigest()[:32]
+    return Kept(generation, found), portals(cluster.services, (*cluster.slices, *selected))
 
 
-def held(cluster: Cluster, kept: Inputs) -> Cluster:
+def held(cluster: Cluster, inputs: Inputs) -> Cluster:
     """``cluster`` with the Services and slices that its nodes keep."""
-    entries = kept.values()
+    entries = inputs.values()
     return replace(
         cluster,
         services=tuple(service_from_json(each["service"]) for each in entries if each["service"]),
@@ -76,20 +89,14 @@ def held(cluster: Cluster, kept: Inputs) -> Cluster:
     )
 
 
-def joined(kept: Inputs) -> dict[str, tuple[Portal, ...]]:
+def joined(inputs: Inputs) -> dict[str, tuple[Portal, ...]]:
     """What kube-proxy makes rules of: Service key → its portals."""
     return portals(
-        (service_from_json(each["service"]) for each in kept.values() if each["service"]),
-        (slice_from_json(row) for row in _rows(kept.values())),
+        (service_from_json(each["service"]) for each in inputs.values() if each["service"]),
+        (slice_from_json(row) for each in inputs.values() for row in pieces(each)),
     )
 
 
-def _rows(entries: Iterable[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:
-    for each in entries:
-        yield from (*each["written"], *each["slices"])
-
-
-def generation(mode: str, kept: Inputs) -> str:
-    """A name for exactly this state."""
-    text = json.dumps([mode, kept], sort_keys=True, separators=(",", ":"))
-    return sha256(text.encode()).hexdigest()[:32]
+def pieces(entry: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """All EndpointSlices of an entry."""
+    yield from (*entry["written"], *entry["slices"])

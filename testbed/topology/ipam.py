@@ -122,7 +122,8 @@ def check_underlay(fabric: Fabric, problems: Problems) -> None:
         room = max(subnet.num_addresses - 3, 0)
         if wanted > room:
             kinds = ("nodes", "routers" * bool(fabric.routers), "clients" * bool(fabric.clients))
-            what = " and ".join(filter(None, kinds))
+            *others, last = filter(None, kinds)
+            what = f"{', '.join(others)} and {last}" if others else last
             counted = ", counted through all networks" if len(fabric.networks) > 1 else ""
             problems.add(
                 network.subnet.place,

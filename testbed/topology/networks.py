@@ -195,7 +195,7 @@ def check_routed(settings: Settings, fabric: Fabric, problems: Problems) -> None
 
 def check_spoken(settings: Settings, problems: Problems) -> None:
     """Report what needs BGP with a backend whose nodes do not speak it."""
-    if not settings.cni or settings.backend.type in settings.traits.bgp:
+    if not settings.backend.type or settings.backend.type in settings.traits.bgp:
         return
     what = f"backend {settings.backend.type} of {settings.cni}"
     speaking = [kind for kind in settings.traits.backends if kind in settings.traits.bgp]

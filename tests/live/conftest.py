@@ -36,7 +36,7 @@ class Running(Testbed):
         place, _, container = target.partition("?container=")
         if container:
             return self.pods[place].container(container).host
-        known: Mapping[str, Place] = {**self.routers, **self.nodes}
+        known: Mapping[str, Place] = {**self.routers, **self.clients, **self.nodes}
         return known[place].host if place in known else self.pods[place].host
 
     def container(self, node: str) -> str:

@@ -1,7 +1,8 @@
 """Tracing to Services: every kind of pair, and every way of breaking kube-proxy's rules.
 
 The gateway of node1 is made a MAC address that nobody has, so that what is not translated leaves by
-the uplink, where it is seen, and goes no further.
+the uplink, where it is seen, and goes no further. Its ICMP errors are not limited: with Calico a pod
+that calls itself is sent a redirect, and for a second afterwards nothing else.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ def cluster(lasting: Lasting, request: pytest.FixtureRequest) -> Iterator[Runnin
     with lasting(f"services-{cni}", f"trace-svc-{cni}-{mode}", proxy=mode) as found:
         gateway = on(found, NODE1, "ip -4 route show default").split()[2]
         on(found, NODE1, f"ip neigh replace {gateway} lladdr 02:00:00:00:00:99 dev eth0")
+        on(found, NODE1, "sysctl -w net.ipv4.icmp_ratelimit=0")
         yield found
 
 
@@ -105,6 +107,17 @@ def test_a_service_is_walked_to_its_endpoint_and_back(
     (entry,) = found.conntrack
     assert f"dst={found.service.cluster_ip} " in entry
     assert f"src={found.target.ip} " in entry
+
+
+@pytest.mark.parametrize("target", ["svc/near", "svc/itself"])
+def test_a_first_packet_after_a_while_is_walked_as_well(cluster: Running, target: str) -> None:
+    """The bridge then asks for the endpoint's MAC by its own device, where the packet is seen."""
+    on(cluster, NODE1, f"ip neigh flush to {cluster.cluster.node(NODE1).pod_cidr}")
+    first = trace(cluster, CALLER, target)
+    assert first.ok, (first.error, first.diagnosis, seen(first))
+    if cluster.cluster.cni == "flannel":
+        assert "node1/cni0 out" in seen(first)[0]
+    assert trace(cluster, CALLER, target).ok
 
 
 def test_the_uplink_never_carries_the_cluster_ip(cluster: Running) -> None:
@@ -210,7 +223,11 @@ def broken(live: Running, source: str, cause: str, words: str) -> Trace:
 @pytest.mark.parametrize("source", [CALLER, NODE1])
 @pytest.mark.parametrize("which", ["service", "endpoint"])
 def test_missing_rules_are_named(cluster: Running, source: str, which: str) -> None:
-    """The Service's chain flushed, the endpoint's DNAT rule gone: seen leaving as it was."""
+    """The Service's chain flushed, the endpoint's DNAT rule gone.
+
+    iptables lets the packet leave as it was; in nftables mode kube-proxy rejects what is still for
+    a cluster IP when it is to be forwarded.
+    """
     rules = Rules(cluster)
     chain = rules.service if which == "service" else rules.endpoint
     with rules.flushed(chain):
@@ -219,12 +236,14 @@ def test_missing_rules_are_named(cluster: Running, source: str, which: str) -> N
         assert found.diagnosis.place == NODE1
         assert found.request.divergence is not None
         assert found.service is not None
-        assert any(
+        left = any(
             hop.event.interface == "eth0"
             and str(hop.event.packet.innermost.destination) == found.service.cluster_ip
             for hop in found.request.observed
             if hop.event.place == NODE1
         )
+        assert left is not rules.nft
+        assert ("port unreachable" in found.error) is rules.nft
     assert trace(cluster, source, "svc/far").ok
 
 

@@ -56,7 +56,7 @@ READY: dict[str, Any] = {name: {"phase": "ready"} for name in LISTINGS}
 
 def test_routers_have_their_addresses_in_the_order_of_their_networks() -> None:
     """Whatever the engine's order is; nodes have one address."""
-    status = describe(racks(), SEGMENTS, LISTINGS, READY)
+    status = describe(racks(), SEGMENTS, LISTINGS, READY, {})
     assert status["state"] == "ready"
     assert [node["ip"] for node in status["nodes"]] == ["172.18.0.2", "172.19.0.3"]
     assert status["networks"] == [
@@ -76,10 +76,10 @@ def test_routers_have_their_addresses_in_the_order_of_their_networks() -> None:
 def test_a_router_that_does_not_run_degrades_the_testbed() -> None:
     """Also one that is gone; its networks may be gone, too."""
     stopped = {**LISTINGS, "tor": {**running("tor"), "State": "exited"}}
-    status = describe(racks(), SEGMENTS, stopped, READY)
+    status = describe(racks(), SEGMENTS, stopped, READY, {})
     assert (status["state"], status["routers"][0]["state"]) == ("degraded", "stopped")
     gone = {name: item for name, item in LISTINGS.items() if name != "tor"}
-    status = describe(racks(), {}, gone, READY)
+    status = describe(racks(), {}, gone, READY, {})
     assert status["networks"][0] == {"name": "rack1", "subnet": ""}
     assert status["routers"] == [{"name": "tor", "container": "", "ips": [], "state": "missing"}]
     assert status["state"] == "degraded"
@@ -98,9 +98,9 @@ def test_a_check_counts_a_router_like_a_node() -> None:
 def test_the_ipip_driver_is_told_where_there_are_tunnels() -> None:
     """And nowhere else."""
     cluster = replace(racks(), ipip="ebpf")
-    assert describe(cluster, SEGMENTS, LISTINGS, READY)["ipip"] == ""
+    assert describe(cluster, SEGMENTS, LISTINGS, READY, {})["ipip"] == ""
     tunnels = replace(cluster, backend=Backend("ipip"))
-    assert describe(tunnels, SEGMENTS, LISTINGS, READY)["ipip"] == "ebpf"
+    assert describe(tunnels, SEGMENTS, LISTINGS, READY, {})["ipip"] == "ebpf"
 
 
 def test_several_pod_cidrs_are_joined() -> None:
@@ -108,5 +108,5 @@ def test_several_pod_cidrs_are_joined() -> None:
     cluster = racks()
     blocks = IPv4Network("10.244.0.0/26"), IPv4Network("10.244.9.64/26")
     cluster = replace(cluster, nodes=(replace(cluster.nodes[0], pod_cidrs=blocks),))
-    status = describe(cluster, SEGMENTS, LISTINGS, READY)
+    status = describe(cluster, SEGMENTS, LISTINGS, READY, {})
     assert status["nodes"][0]["pod_cidr"] == "10.244.0.0/26,10.244.9.64/26"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
 from typing import Any, cast
 
 import pytest
@@ -11,6 +12,7 @@ from testbed import existing, tracing
 from testbed.errors import UsageError
 from testbed.node import inventory
 from testbed.topology.model import Backend, Cluster, Container, Node, Pod
+from testbed.topology.service import Service, ServicePort
 from testbed.verify.trace import run
 from tests.unit.verify.trace import traces
 
@@ -90,3 +92,30 @@ def test_both_unknown_ends_are_named_at_once(asked: dict[str, Any]) -> None:
         "pods: a",
     ]
     assert not asked
+
+
+def test_a_service_is_resolved_by_the_pods_that_run(
+    asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first port is sent to, at its cluster IP, and its endpoints are known."""
+    ports = (ServicePort(80, "TCP", "", 8080),)
+    web = Service(
+        "default", "web", ports, selector={"app": "a"}, cluster_ip=IPv4Address("10.96.0.9")
+    )
+    pods = (replace(CLUSTER.pods[0], labels={"app": "a"}),)
+    served = replace(CLUSTER, services=(web,), pods=pods)
+    monkeypatch.setattr(tracing, "with_services", lambda *_: served)
+    tracing.trace(CLIENT, "t", "node2", "svc/web")
+    _, _, source, target = asked["rest"]
+    assert (source.place, target.place, target.ip) == ("node2", "svc/default/web", "10.96.0.9")
+    assert (asked["protocol"], asked["port"]) == ("tcp", 80)
+    (behind,) = asked["service"].usable
+    assert (str(behind), behind.end.place) == ("10.244.0.2:8080", "default/a")
+    with pytest.raises(UsageError, match="services: web"):
+        tracing.trace(CLIENT, "t", "a", "svc/shop")
+
+
+def test_other_targets_are_no_services(asked: dict[str, Any]) -> None:
+    """Ping is the default."""
+    tracing.trace(CLIENT, "t", "a", "node2")
+    assert (asked["protocol"], asked["port"], asked["service"]) == ("icmp", 0, None)

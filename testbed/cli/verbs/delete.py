@@ -36,8 +36,6 @@ def run(args: argparse.Namespace, console: Console) -> int:
     client = engine.connect()
     name = existing.choose(client, options.wanted_name(args))
     with console.progress() as tell:
-        done = applying.delete(
-            client, name, documents, tell, missing_ok=args.ignore_not_found
-        )
+        done = applying.delete(client, name, documents, tell, missing_ok=args.ignore_not_found)
     render.change(console, done, args.output == "json")
     return 0

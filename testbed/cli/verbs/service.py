@@ -20,7 +20,7 @@ testbed service
 testbed service web
 testbed service kube-system/dns --node node2 -o json
 testbed service web --svg chains.svg
-testbed service web --dot - | dot -Tpng -o chains.png"""
+testbed service web --dot chains.dot"""
 
 _FILES = ("dot", "svg")
 
@@ -63,10 +63,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
     view = reading.read(client, name, node, cluster.proxy, facts(entry))
     if "-" not in (args.dot, args.svg):
         if args.output == "json":
-            console.json({"service": entry, **tree.to_json(view)})
+            console.json({**tree.to_json(view), "service": entry})
         else:
-            for line in (*chains.heading(view, entry), *chains.lines(view)):
-                console.print(line)
+            chains.render(console, view, entry)
     _write(args, view, console)
     return 0
 

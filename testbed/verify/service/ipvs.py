@@ -115,9 +115,9 @@ def _rule(key: Key, row: Saved, saved: Mapping[Key, Sequence[Saved]]) -> Rule:
 def _members(text: str) -> dict[str, list[str]]:
     """Set → its members, out of ``ipset save``."""
     found: dict[str, list[str]] = {}
-    for words_ in map(str.split, text.splitlines()):
-        if len(words_) > 2 and words_[0] == "add":
-            found.setdefault(words_[1], []).append(words_[2])
+    for line in map(str.split, text.splitlines()):
+        if len(line) > 2 and line[0] == "add":
+            found.setdefault(line[1], []).append(line[2])
     return found
 
 

@@ -121,7 +121,7 @@ class Conversation:
             return {"route": [], "error": str(error)}
 
     def conntrack(self, node: str, arguments: Sequence[str]) -> tuple[str, ...]:
-        """What conntrack(8) of a node lists for its ``arguments``; nothing where that is gone."""
+        """The connections that a node tracks, as ``conntrack -L`` with ``arguments`` lists them."""
         try:
             answer = self.ask(node, {"do": "conntrack", "arguments": list(arguments)})
         except NodeError:

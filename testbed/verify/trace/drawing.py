@@ -117,6 +117,11 @@ def _verdict(trace: Trace, top: float, width: float) -> tuple[list[str], float]:
         rows += _reason(found, room, diverges=words.diverges(trace))
     elif trace.error:
         rows += [(12.0, "f-text", each) for each in shapes.wrapped(trace.error, room, 12)]
+    for entry in trace.conntrack:
+        line = f"conntrack on {trace.source.node}: {entry}"
+        rows += [
+            (11.0, "mono f-text", each) for each in shapes.wrapped(line, room, 11, shapes.MONO)
+        ]
     height = 22 + sum(size * 1.45 for size, _, _ in rows)
     parts = [
         shapes.box(

@@ -17,6 +17,7 @@ from testbed.verify.observed import Observed
 from testbed.verify.trace import diagnosis, path, translation
 from testbed.verify.trace.case import Case
 from testbed.verify.trace.conversation import Conversation, Sent, conversing
+from testbed.verify.trace.correlation import correlate
 from testbed.verify.trace.facts import space_of
 from testbed.verify.trace.model import (
     IN,
@@ -107,7 +108,9 @@ def traced(
         )
         made = translation.translated(service, probe, source, seen, entries)
         service = replace(service, translated=made)
-        target, expected = expect(cluster, observed, source, service, before)
+        sights = correlate(seen, probe, source)
+        both = sights.request, sights.reply
+        target, expected = expect(cluster, observed, source, service, before, both)
     places = {hop.place for leg in expected for hop in leg}
     seen = [each for each in seen if each.place in places or not flooded(each, before)]
     macs = {end.place: space_of(before, end.node, end.place).macs for end in (source, target)}

@@ -7,7 +7,7 @@ and how packets get there. kube-proxy's planners are not asked, as they are not 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -16,6 +16,8 @@ from testbed.topology.model import Cluster
 from testbed.topology.portals import Portal, Target
 from testbed.verify.observed import Observed
 from testbed.verify.trace import path
+from testbed.verify.trace.correlation import Sight
+from testbed.verify.trace.devices import Devices
 from testbed.verify.trace.model import IN, OUT, Endpoint, ExpectedHop, Facts, Service
 from testbed.verify.trace.model import ServiceEndpoint as Behind
 
@@ -134,11 +136,22 @@ def expect(
     source: Endpoint,
     service: Service,
     facts: Mapping[str, Facts],
+    sights: tuple[Collection[Sight], Collection[Sight]] = ((), ()),
 ) -> tuple[Endpoint, _Legs]:
     """Who is to answer, and every interface that the packet and its reply must cross.
 
     Where nothing answers, the source's node is the end of the way: it rejects or drops the packet,
     and the place is named after the Service.
+
+    Args:
+        cluster: the topology.
+        observed: names of veths, and addresses.
+        source: who sends.
+        service: with what the source's node made of the destination.
+        facts: of routers, for the names of their interfaces.
+        sights: of the request and of the reply. They only tell whether a bridge, translating from
+            one of its ports to another, asked its neighbour table by its own device (where the MAC
+            is not known to be right: ``br_nf_pre_routing_finish_bridge``) or went past it.
     """
     node = path.endpoint(cluster, observed, source.node)
     entered = path.expect(cluster, observed, source, node, facts)
@@ -153,7 +166,11 @@ def expect(
     if behind.end.node not in {each.name for each in cluster.nodes}:
         return behind.end, ((), ())  # a foreign address: the topology knows no way there
     legs = _legs(cluster, observed, source, behind.end, node, service, facts)
-    return behind.end, _addressed(legs, source, behind, service)
+    legs = _addressed(legs, source, behind, service)
+    if source.pod and behind.end.pod and source.node == behind.end.node and service.mode != "ipvs":
+        bridge = Devices(cluster, observed, facts).bridge
+        legs = _asking(legs[0], bridge, sights[0]), _asking(legs[1], bridge, sights[1])
+    return behind.end, legs
 
 
 def _legs(
@@ -175,6 +192,17 @@ def _legs(
         there = path.hairpin(cluster, observed, source)
         return there, there
     return path.expect(cluster, observed, source, end, facts)
+
+
+def _asking(hops: _Hops, bridge: str, sights: Collection[Sight]) -> _Hops:
+    """With the bridge's own device on the way, if that is where it was seen.
+
+    There its destination is translated already, and its source not yet.
+    """
+    node = hops[1].node
+    own = ExpectedHop(node, node, bridge, OUT, None, "bridged")
+    crossed = {(each.event.place, each.event.interface, each.event.direction) for each in sights}
+    return (*hops[:2], own, *hops[2:]) if (node, bridge, OUT) in crossed else hops
 
 
 def _undelivered(hops: _Hops) -> _Hops:

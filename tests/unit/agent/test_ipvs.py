@@ -181,10 +181,15 @@ def test_every_address_of_the_node_serves_node_ports(node: Node) -> None:
     assert node.fed == ["-A -t 10.244.0.1:30080 -s rr", "-A -t 172.18.0.2:30080 -s rr"]
 
 
-def test_an_address_of_another_link_stays_there(node: Node) -> None:
-    """An external IP may be the node's own."""
-    ipvs.apply({}, {"ns1/svc1": unit("172.18.0.2", "192.0.2.1")})
-    assert node.fed == ["address add 192.0.2.1/32 dev kube-ipvs0"]
+def test_an_announced_address_is_bound_and_serves_no_node_ports(node: Node) -> None:
+    """Whether an announcer has put it on another link just now or not."""
+    node.addresses["eth0"].append("172.18.0.200")
+    ipvs.apply({}, {"ns1/svc1": unit("172.18.0.200", **{"-t 0.0.0.0:30080": virtual()})})
+    assert node.fed == [
+        "-A -t 10.244.0.1:30080 -s rr",
+        "-A -t 172.18.0.2:30080 -s rr",
+        "address add 172.18.0.200/32 dev kube-ipvs0",
+    ]
 
 
 def test_a_refused_line_is_an_error(node: Node) -> None:

@@ -11,7 +11,7 @@ from testbed.agent import nftables, service_rules
 from testbed.agent.command import Completed
 from testbed.agent.errors import AgentError, CommandError
 from testbed.agent.nftables import Table, apply, difference, merged, parse, static
-from testbed.dataplane.native import nft_text
+from testbed.dataplane import nft as text
 
 LISTED = """\
 table ip kube-proxy {
@@ -28,7 +28,7 @@ table ip kube-proxy {
 		type ipv4_addr . inet_proto . inet_service : verdict
 		comment "ClusterIP, ExternalIP and LoadBalancer IP traffic"
 		elements = { 10.96.0.1 . tcp . 80 : goto service-a,
-			     10.96.0.2 . tcp . 80 comment "ns1/b:p" : drop }
+						10.96.0.2 . tcp . 80 comment "ns1/b:p" : drop }
 	}
 
 	chain reject-chain {
@@ -96,7 +96,7 @@ class Nft:
         self.fed: list[str] = []
         self.refusal = ""
 
-    def execute(self, argv: list[str]) -> Completed:
+    def execute(self, _: list[str]) -> Completed:
         """``nft list``."""
         return Completed(int(self.listed is None), (self.listed or "").encode(), b"")
 
@@ -126,7 +126,7 @@ def test_a_listing_is_what_was_written() -> None:
 
 def test_the_text_of_a_unit_reads_back() -> None:
     """It is what a spec's static ruleset holds."""
-    assert parse(nft_text(SHARED)) == merged([SHARED])
+    assert parse(text.table([SHARED])) == merged([SHARED])
 
 
 def test_an_empty_kernel_gets_everything_in_order() -> None:

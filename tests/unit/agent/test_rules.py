@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from testbed.agent.rules import Fragment, difference, parse
+import pytest
+
+from testbed.agent import rules
+from testbed.agent.errors import AgentError, CommandError
+from testbed.agent.rules import Fragment, difference, feed, installed, parse
 
 FRAGMENT = Fragment(
     """\
@@ -154,3 +158,34 @@ def test_what_moves_to_another_fragment_stays() -> None:
 def test_removal_of_what_is_gone_is_nothing() -> None:
     """Somebody else may have flushed it."""
     assert difference([], [FRAGMENT], {}) == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("line 3: RULE_APPEND failed (No such file): rule in chain OURS", "-A OURS -j NOPE"),
+        ("Chain 'NOPE' does not exist\nError occurred at line: 4", "-A OURS -j NOPE"),
+        ("out of memory", "*nat; :OURS - [0:0]; -A OURS -j NOPE"),
+    ],
+)
+def test_a_refused_line_is_named(words: str, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the whole text, which may have thousands of lines."""
+
+    def run(argv: list[str], stdin: bytes) -> bytes:
+        raise CommandError(tuple(argv), words, 2)
+
+    monkeypatch.setattr(rules, "run", run)
+    with pytest.raises(AgentError) as error:
+        feed("*nat\n:OURS - [0:0]\n-A OURS -j NOPE\nCOMMIT\n")
+    assert (error.value.where, error.value.why) == (line, words)
+
+
+def test_only_chains_that_matter_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PID 1 must not hold the rules of thousands of Services."""
+    monkeypatch.setattr(rules, "lines", lambda _: iter(INSTALLED.splitlines()))
+    assert installed({"THEIRS", "POSTROUTING"}.__contains__) == {
+        "nat": {
+            "POSTROUTING": ["-A POSTROUTING -j THEIRS", "-A POSTROUTING -j OURS"],
+            "THEIRS": ["-A THEIRS -j ACCEPT"],
+        }
+    }

@@ -18,8 +18,8 @@ JUMP = "-I OUTPUT -m comment --comment portals -j KUBE-SERVICES"
 STATIC = {
     "name": "kube-proxy",
     "tool": "iptables-restore",
-    "content": f"*mangle\n:KUBE-PROXY-CANARY - [0:0]\nCOMMIT\n*nat\n:KUBE-SERVICES - [0:0]\n{JUMP}\n"
-    "COMMIT\n",
+    "content": "*mangle\n:KUBE-PROXY-CANARY - [0:0]\nCOMMIT\n"
+    f"*nat\n:KUBE-SERVICES - [0:0]\n{JUMP}\nCOMMIT\n",
 }
 CNI = {
     "name": "cni",

@@ -107,7 +107,8 @@ def test_nothing_given_is_every_uplink(made: Testbed, recordings: list[FakeRecor
 
 def test_a_word_that_names_nothing(made: Testbed, recordings: list[FakeRecording]) -> None:
     """Is told before anything runs."""
-    with pytest.raises(UsageError, match="no node, router, client or pod 'node9'"), made.capture("node9"):
+    words = "no node, router, client or pod 'node9'"
+    with pytest.raises(UsageError, match=words), made.capture("node9"):
         pass
     assert not recordings
 

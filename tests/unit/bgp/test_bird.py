@@ -209,3 +209,14 @@ def test_a_router_learns_pods_and_tells_nobody() -> None:
         file.content, "protocol bgp Node_172_18_0_2 from nodes"
     )
     assert "if ( source = RTS_BGP && net ~ 10.244.0.0/16 ) then { accept; }" in file.content
+
+
+def test_addresses_of_services_are_announced_but_not_in_the_kernel() -> None:
+    """A blackhole there would stop what the node itself sends, before kube-proxy sees it."""
+    pool = IPv4Network("203.0.113.0/24")
+    main, _, ipam = bird.files(replace(NODE, service_pools=(pool,)))
+    assert 'include "services*.cfg";' in main.content
+    export, kernel = ipam.content.split("filter calico_kernel_programming")
+    assert f"if ( net ~ {pool} ) then {{ accept; }}" in export
+    assert f"if ( net ~ {pool} ) then {{ reject; }}" in kernel
+    assert bird.files(replace(NODE, service_pools=())) == bird.files(NODE)

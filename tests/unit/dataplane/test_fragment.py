@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from testbed.agent.rules import Fragment
 from testbed.dataplane import kubelet
-from testbed.dataplane.fragment import Table, fragment, merged
+from testbed.dataplane.fragment import Table, fragment
 
 
 def test_fragment_declares_chains_then_jumps_then_rules() -> None:
@@ -25,17 +25,6 @@ def test_jumps_are_in_the_order_in_which_packets_meet_them() -> None:
     """The agent puts them at the top in the order in which they are written."""
     text = fragment({"nat": Table({}, {"OUTPUT": ("-j A", "-j B")})})
     assert Fragment(text).first["nat"]["OUTPUT"] == ["-A OUTPUT -j A", "-A OUTPUT -j B"]
-
-
-def test_upper_jumps_are_above_and_chains_of_both_are_the_uppers() -> None:
-    """As where kube-proxy prepends to what the kubelet had prepended."""
-    upper = {"filter": Table({"BOTH": ("-j A",), "UP": ()}, {"INPUT": ("-j UP",)})}
-    lower = {
-        "filter": Table({"BOTH": ("-j B",), "LOW": ()}, {"INPUT": ("-j LOW",), "OUTPUT": ("-j X",)})
-    }
-    found = merged(upper, lower)["filter"]
-    assert found.chains == {"BOTH": ("-j A",), "UP": (), "LOW": ()}
-    assert found.first == {"INPUT": ("-j UP", "-j LOW"), "OUTPUT": ("-j X",)}
 
 
 def test_kubelet_blocks_packets_to_loopback_from_elsewhere() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from testbed.agent.rules import Fragment
+from testbed.dataplane import kubelet
 from testbed.dataplane.vantage import Vantage
 from testbed.proxy import iptables
 from testbed.proxy.iptables import dispatch, service
@@ -157,6 +158,8 @@ def test_upstreams_own_expectations() -> None:
         if name.startswith("KUBE-")
         for rule in chain
     )
+    (localnet,) = kubelet.TABLES["filter"].chains["KUBE-FIREWALL"]  # kube-proxy has a copy of it
+    rules = sorted([*rules, f"filter -A KUBE-FIREWALL {localnet}"])
     assert len(rules) == 61
     assert sha256("\n".join(rules).encode()).hexdigest() == UPSTREAM
 
@@ -195,16 +198,16 @@ def test_shapes_that_a_node_prints() -> None:
 
 
 def test_jumps_are_the_reverse_of_how_they_are_prepended() -> None:
-    """kube-proxy's on top, last one first; the kubelet, which was there before, below."""
+    """kube-proxy puts each on top, so the last one comes first."""
     found = tables(HERE)
 
     def targets(table: str, chain: str) -> list[str]:
         return [rule.split(" -j ")[1] for rule in found[table][chain]]
 
     firewall, external = "KUBE-PROXY-FIREWALL", "KUBE-EXTERNAL-SERVICES"
-    assert targets("filter", "INPUT") == [firewall, "KUBE-NODEPORTS", external, "KUBE-FIREWALL"]
+    assert targets("filter", "INPUT") == [firewall, "KUBE-NODEPORTS", external]
     assert targets("filter", "FORWARD") == [firewall, "KUBE-FORWARD", "KUBE-SERVICES", external]
-    assert targets("filter", "OUTPUT") == [firewall, "KUBE-SERVICES", "KUBE-FIREWALL"]
+    assert targets("filter", "OUTPUT") == [firewall, "KUBE-SERVICES"]
     for chain in ("PREROUTING", "OUTPUT"):
         assert targets("nat", chain) == ["KUBE-SERVICES"]
     assert targets("nat", "POSTROUTING") == ["KUBE-POSTROUTING"]
@@ -218,11 +221,10 @@ def test_jumps_are_all_prepended() -> None:
 
 
 def test_canaries_are_in_every_table() -> None:
-    """Empty chains by which kube-proxy and the kubelet see that somebody flushed a table."""
+    """Empty chains by which kube-proxy sees that somebody flushed a table."""
     found = tables(HERE)
     for table in ("mangle", "nat", "filter"):
-        assert found[table]["KUBE-PROXY-CANARY"] == found[table]["KUBE-KUBELET-CANARY"] == []
-    assert found["mangle"]["KUBE-IPTABLES-HINT"] == []
+        assert found[table]["KUBE-PROXY-CANARY"] == []
 
 
 def test_mark_is_taken_off_before_masquerading() -> None:
@@ -419,7 +421,4 @@ def test_every_chain_is_used(name: str) -> None:
     found = nat(vantage, portal)
     used = {rule.rpartition("-j ")[2] for rules in found.values() for rule in rules}
     used.add("KUBE-MARK-MASQ")  # there without any Service, too
-    assert {name for name in found if name.startswith("KUBE-")} - used == {
-        "KUBE-KUBELET-CANARY",
-        "KUBE-PROXY-CANARY",
-    }
+    assert {name for name in found if name.startswith("KUBE-")} - used == {"KUBE-PROXY-CANARY"}

@@ -46,7 +46,7 @@ table ip kube-proxy {
 	map service-ips {
 		type ipv4_addr . inet_proto . inet_service : verdict
 		elements = { 10.96.0.10 . tcp . 80 : goto service-WWWWWWWW-default/web/tcp/http,
-			     10.96.0.10 . udp . 53 : goto service-UUUUUUUU-default/web/udp/udp }
+				10.96.0.10 . udp . 53 : goto service-UUUUUUUU-default/web/udp/udp }
 	}
 
 	chain nat-prerouting {

@@ -22,15 +22,17 @@ from testbed.verify.trace.model import (
     Service,
     ServiceEndpoint,
 )
+from tests.unit.verify.trace.test_chains import IPTABLES
 from tests.unit.verify.trace.world import (
     LATER,
     MARKER,
     NODE1,
     PATH,
-    World,
     A,
     B,
+    World,
     at,
+    echo,
     hop,
     rule,
     segment,
@@ -116,7 +118,11 @@ def test_what_nobody_is_to_answer(
     source: Endpoint, how: dict[str, Any], cause: str, said: str
 ) -> None:
     """It ends on the client's node, whether any interface saw it or not."""
-    found = judged(replace(SERVICE, **how), SENT if source.pod else [], source=source)
+    ping = echo()._replace(destination=IPv4Address("10.96.0.10"))
+    sent = travel(PATH[0], ping, hops=3) if how.get("protocol") == "icmp" else SENT
+    if how.get("port"):
+        sent = travel(PATH[0], asked()._replace(destination_port=how["port"]), hops=3)
+    found = judged(replace(SERVICE, **how), sent if source.pod else [], source=source)
     assert (found.cause, found.place, found.leg) == (cause, "node1", "request")
     assert said in found.summary
     assert found.advice
@@ -194,22 +200,21 @@ def test_a_rule_for_the_endpoint_is_found_though_no_interface_saw_it_translated(
     """Where veths are routed, DNAT and FORWARD follow each other unseen."""
     world = World()
     text = "-A FORWARD -d 10.244.1.2/32 -j DROP"
-    world.count("node1", rule(text, 0), rule(text, 1))
+    world.count("node1", IPTABLES + rule(text, 0), IPTABLES + rule(text, 1))
     found = judged(SERVICE, SENT, world=world)
     assert (found.cause, found.place) == ("rule", "node1")
 
 
 def test_nobody_listens_on_the_endpoints_port() -> None:
     """Which is not the Service's."""
-    events = [*SENT, *travel(PATH[0], segment("S"))[3:]]
-    events += travel(PATH[1], segment("R.", reply=True), begin=LATER, reply=True)
+    events = replied("10.96.0.10", "R.")
     assert "TCP port 8080 of default/b" in judged(CHOSEN, events).summary
 
 
-def replied(source: str) -> list[Event]:
+def replied(source: str, flags: str = "S.") -> list[Event]:
     """There, and back with the endpoint's own address or the Service's."""
     there = [*SENT, *travel(PATH[0], segment("S"))[3:]]
-    back = segment("S.", reply=True)
+    back = segment(flags, reply=True)
     events = travel(PATH[1], back, begin=LATER, reply=True)
     last = back._replace(source=IPv4Address(source), source_port=80)
     return [

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address
+from typing import Any
 
 import pytest
 
 from testbed.errors import UsageError
+from testbed.packets.packet import Packet
 from testbed.topology import service as topology
 from testbed.topology.model import Cluster
 from testbed.topology.portals import Portal, Target, portals
-from testbed.verify.trace.model import ExpectedHop, Service
+from testbed.verify.trace.correlation import Sight
+from testbed.verify.trace.model import Event, ExpectedHop, Service
 from testbed.verify.trace.path import endpoint
 from testbed.verify.trace.service import expect, named, resolve
 from tests.unit.verify.trace.test_path import OBSERVED, cluster
 
-A, B, C = "10.244.1.9", "10.244.1.9", "10.244.2.9"
 IP = "10.96.0.10"
 ADDRESSES = {"a": "10.244.1.9", "b": "10.244.1.10", "c": "10.244.2.9", "host": "172.18.0.3"}
 OBSERVED = replace(
@@ -48,20 +50,20 @@ def slices(names: Sequence[str], ready: bool = True) -> list[topology.EndpointSl
     return [topology.EndpointSlice("default", "web-1", "web", ports, found)]
 
 
-def with_services(cni: str = "flannel", mode: str = "iptables", **how: object) -> Cluster:
+def with_services(cni: str = "flannel", mode: str = "iptables", **how: Any) -> Cluster:
     """Three nodes, and the Service."""
     backend = {"flannel": "vxlan", "calico": "ipip"}[cni]
-    service = replace(WEB, **how)  # type: ignore[arg-type]
+    service = replace(WEB, **how)
     return replace(cluster(cni, backend), services=(service,), proxy=mode)
 
 
 def resolved(
-    found: Cluster, source: str, names: Sequence[str], *, ready: bool = True, **asked: object
+    found: Cluster, source: str, names: Sequence[str], *, ready: bool = True, **asked: Any
 ) -> Service:
     """As it is from a source."""
     known = portals(found.services, slices(names, ready))
     start = endpoint(found, OBSERVED, source)
-    return resolve(found, OBSERVED, known, "default/web", start, **asked)  # type: ignore[arg-type]
+    return resolve(found, OBSERVED, known, "default/web", start, **asked)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +101,7 @@ def test_a_pod_of_a_namespace_svc_is_still_a_pod() -> None:
     ],
 )
 def test_protocol_and_port_follow_from_each_other(
-    asked: dict[str, object], protocol: str, port: int, known: bool
+    asked: dict[str, Any], protocol: str, port: int, known: bool
 ) -> None:
     """A port that it does not have may be traced, too."""
     found = resolved(with_services(), "a", ["c"], **asked)
@@ -151,17 +153,18 @@ def test_which_endpoints_are_usable(
         ({}, "tor", "tor runs no kube-proxy"),
     ],
 )
-def test_what_has_no_cluster_ip_is_refused(how: dict[str, object], source: str, said: str) -> None:
+def test_what_has_no_cluster_ip_is_refused(how: dict[str, Any], source: str, said: str) -> None:
     """With what to do instead."""
     with pytest.raises(UsageError, match=said):
         resolved(with_services(**how), source, ["c"])
 
 
 def spelled(legs: Sequence[Sequence[ExpectedHop]]) -> list[str]:
-    """``a:eth0>`` for each hop, and the addresses that the packet must have."""
+    """``a:eth0>`` for each hop."""
+    arrow = {"out": ">", "in": "<"}
     return [
         " ".join(
-            f"{hop.place.removeprefix('default/')}:{hop.interface}{'>' if hop.direction == 'out' else '<'}"
+            f"{hop.place.removeprefix('default/')}:{hop.interface}{arrow[hop.direction]}"
             for hop in leg
         )
         for leg in legs
@@ -225,6 +228,19 @@ def test_the_way_to_an_endpoint(
     assert spelled(way(source, name, cni=cni, mode=mode)) == [there, back]
 
 
+def test_a_bridge_may_ask_its_neighbour_table_by_its_own_device() -> None:
+    """Whether it does depends on the entry's age; both are right, and only what was seen tells."""
+    found = with_services()
+    start = endpoint(found, OBSERVED, "a")
+    service = replace(resolved(found, "a", ["b"]), translated=f"{ADDRESSES['b']}:8080")
+    sight = Sight(Event("node1", "node1", "cni0", "out", Packet()))
+    _, legs = expect(found, OBSERVED, start, service, {}, ([sight], []))
+    assert spelled(legs) == [
+        "a:eth0> node1:vetha< node1:cni0> node1:vethb> b:eth0<",
+        "b:eth0> node1:vethb< node1:vetha> a:eth0<",
+    ]
+
+
 def addresses(hops: Sequence[ExpectedHop]) -> list[tuple[str, str]]:
     """What the packet's addresses must be, hop for hop."""
     return [(hop.source, hop.destination) for hop in hops]
@@ -276,7 +292,7 @@ def test_a_hairpin_and_a_node_are_masqueraded() -> None:
     ],
 )
 def test_without_a_translation(
-    source: str, names: list[str], asked: dict[str, object], mode: str, place: str, there: str
+    source: str, names: list[str], asked: dict[str, Any], mode: str, place: str, there: str
 ) -> None:
     """The node is the end where nobody is to answer; else an endpoint had to be chosen."""
     found = with_services(mode=mode)

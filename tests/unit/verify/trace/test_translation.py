@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Address
-from typing import Any
 
 import pytest
 
 from testbed.packets.packet import Packet
 from testbed.verify.trace.happened import turned
-from testbed.verify.trace.model import Endpoint, Event, Probe
+from testbed.verify.trace.model import Endpoint, Event, Probe, Service
 from testbed.verify.trace.translation import arguments, entry, sent, translated
 from testbed.verify.trace.walk import follow
 from tests.unit.verify.trace.test_dispatch import ENTRY, SERVICE, TCP_PROBE, asked
@@ -64,9 +64,7 @@ def test_what_the_node_made_of_the_destination(
     assert translated(service, probe, A, events, entries) == made
 
 
-def _icmp() -> Any:
-    from dataclasses import replace
-
+def _icmp() -> Service:
     return replace(SERVICE, protocol="icmp", port=0, known=False)
 
 
