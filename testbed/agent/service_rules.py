@@ -2,8 +2,8 @@
 
 A unit is in native terms: one fragment or structure per tool, named after its Service; the unit
 ``""`` is what all of them share. As kube-proxy's partial syncs do, what was applied last is trusted
-and only what differs is fed; the kernel is read at a first or asked-for full pass, or when it
-refused a partial one. What one tool is fed is one transaction, and is kept to be read.
+and only what differs is fed; the kernel is read at a full pass. What one tool is fed is one
+transaction, and is kept to be read.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from . import rules
-from .errors import AgentError
 from .rules import Fragment, Tables
 
 __all__ = ["NATIVE", "Units", "apply", "note"]
@@ -30,21 +29,12 @@ def apply(before: Units, now: Units, verify: bool) -> list[str]:
 
     Args:
         before: what was applied last.
-        now: what is wanted.
+        now: what is wanted; with ``verify`` everything, else what may differ.
         verify: compare with the kernel, and not only with ``before``.
 
     Raises:
         AgentError: a tool refused a line.
     """
-    if not verify:
-        try:
-            return _apply(before, now, False)
-        except AgentError:  # the kernel is not as it was left
-            pass
-    return _apply(before, now, True)
-
-
-def _apply(before: Units, now: Units, verify: bool) -> list[str]:
     names = sorted({*before, *now})
     changed = [name for name in names if verify or before.get(name) != now.get(name)]
     old = {name: before[name] for name in changed if name in before}

@@ -15,9 +15,10 @@ from typing import Any
 
 from . import kept_services, service_rules
 from .command import execute
-from .errors import CommandError, describe
+from .errors import AgentError, CommandError, describe
 from .reconcile import write_files
 from .service_document import load
+from .shelf import Shelf
 
 __all__ = ["apply", "forget", "main", "restore"]
 
@@ -62,22 +63,45 @@ def apply(document: Mapping[str, Any]) -> dict[str, Any]:
         base = document["base"]
         if base is not None and (base, document["mode"]) != (own, state.get("mode")):
             return {"ok": False, "stale": own}
-        verify = base is None or document["verify"] or not kept_services.intact()
-        before = kept_services.read("units")
-        held = before if base is not None else {}
-        now = _merged(held, document["units"])
-        inputs = kept_services.read("inputs").get("inputs", {}) if base is not None else {}
         _keep("state", {**state, "generation": "", "mode": document["mode"]})
-        changes = service_rules.apply(before, now, verify)
-        if now != before or not state:
-            _keep_units(now)
-        told = {"generation": document["generation"], "inputs": _merged(inputs, document["inputs"])}
-        _keep("inputs", told)
+        partial = base is not None and not document["verify"] and kept_services.intact()
+        changes = _partly(document) if partial else None
+        if changes is None:
+            changes = _wholly(document)
         changes += _conntrack(document["conntrack"])
         changes += write_files(document["files"], state.get("files", ()))
         kept = {key: document[key] for key in ("mode", "generation", "files", "processes")}
         _keep("state", kept)
     return {"ok": True, "changes": _shortened(changes)}
+
+
+def _partly(document: Mapping[str, Any]) -> list[str] | None:
+    """Apply what differs, trusting what was applied last; ``None``: the kernel is not like that."""
+    delta = document["units"]
+    before = _units().some(delta)
+    if any("ipvs" in unit for unit in (*before.values(), *delta.values()) if unit):
+        return None  # addresses are shared by Services, and ipvsadm lists fast
+    now = _merged(before, delta)
+    try:
+        changes = service_rules.apply(before, now, False)
+    except AgentError:
+        return None
+    _units().put(delta)
+    _keep_dispatch(now)
+    _inputs().put(document["inputs"])
+    return changes
+
+
+def _wholly(document: Mapping[str, Any]) -> list[str]:
+    """Apply everything, and compare with the kernel."""
+    delta = document["base"] is not None
+    before = _units().all()
+    now = _merged(before if delta else {}, document["units"])
+    changes = service_rules.apply(before, now, True)
+    _units().replace(now)
+    _keep_dispatch(now)
+    _inputs().replace(_merged(_inputs().all() if delta else {}, document["inputs"]))
+    return changes
 
 
 def restore() -> None:
@@ -87,9 +111,9 @@ def restore() -> None:
         AgentError: a tool refused a line.
     """
     with kept_services.locked():
-        units = kept_services.read("units")
+        units = _units().all()
         service_rules.apply(units, units, True)
-        _keep_units(units)
+        _keep_dispatch(units)
         files = kept_services.read("state").get("files", ())
         write_files(files, files)
 
@@ -101,10 +125,18 @@ def forget() -> None:
         AgentError: a tool refused a line.
     """
     with kept_services.locked():
-        service_rules.apply(kept_services.read("units"), {}, True)
+        service_rules.apply(_units().all(), {}, True)
         write_files((), kept_services.read("state").get("files", ()))
         for directory in (kept_services.DIRECTORY, service_rules.NATIVE):
             shutil.rmtree(directory, ignore_errors=True)
+
+
+def _units() -> Shelf:
+    return Shelf(f"{kept_services.DIRECTORY}/units")
+
+
+def _inputs() -> Shelf:
+    return Shelf(f"{kept_services.DIRECTORY}/inputs")
 
 
 def _merged(held: Mapping[str, Any], delta: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,11 +144,10 @@ def _merged(held: Mapping[str, Any], delta: Mapping[str, Any]) -> dict[str, Any]
     return {name: merged[name] for name in sorted(merged) if merged[name] is not None}
 
 
-def _keep_units(units: Mapping[str, Mapping[str, Any]]) -> None:
+def _keep_dispatch(units: Mapping[str, Mapping[str, Any]]) -> None:
     shared = units.get("", {})
     # PID 1 has no part in nftables' table: that there is one is all it has to know.
     dispatch = {key: "" if key == "nft" else shared[key] for key in shared}
-    _keep("units", units)
     _keep("dispatch", {key: dispatch[key] for key in dispatch if key in kept_services.TOOLS})
 
 
@@ -124,7 +155,7 @@ def _keep(name: str, content: Mapping[str, Any]) -> None:
     path = Path(kept_services.DIRECTORY, f"{name}.json")
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_suffix(".new")
-    fresh.write_text(json.dumps(content, separators=(",", ":")), encoding="utf-8")
+    fresh.write_text(json.dumps(content, separators=(",", ":")) + "\n", encoding="utf-8")
     fresh.rename(path)
 
 

@@ -288,7 +288,8 @@ def router_files(
     Clients that speak BGP have it too. With a ``hold`` time (seconds) routes of a node go as soon
     as it was silent for so long; without, they stay while it may be restarting.
     """
-    session = f"hold time {hold};\n  graceful restart off;" if hold else "graceful restart on;"
+    brisk = f"hold time {hold};\n  error wait time 1,5;\n  graceful restart off;"
+    session = brisk if hold else "graceful restart on;"
     learned = " || ".join(f"net ~ {pool}" for pool in pools)
     condition = f"( {learned} )" if "||" in learned else learned
     sections = [

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import docker
 
-__all__ = ["deliver", "fits", "pack", "read", "unpack", "write"]
+__all__ = ["deliver", "fits", "pack", "read", "read_all", "unpack", "write"]
 
 _LONGEST_ARGUMENT = 120_000
 """Bytes; the kernel's limit for one argument is 128 KiB."""
@@ -44,18 +44,11 @@ def _entry(path: str, kind: bytes, mode: int) -> tarfile.TarInfo:
     return entry
 
 
-def unpack(data: bytes) -> bytes:
-    """The content of the single file in a tar, as the engine sends it.
-
-    Raises:
-        FileNotFoundError: the tar holds no regular file.
-    """
+def unpack(data: bytes) -> list[bytes]:
+    """The contents of the files in a tar, as the engine sends it."""
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-        for member in archive:
-            content = archive.extractfile(member)
-            if content is not None:
-                return content.read()
-    raise FileNotFoundError("the archive holds no file")
+        contents = (archive.extractfile(member) for member in archive)
+        return [content.read() for content in contents if content is not None]
 
 
 def fits(text: str) -> bool:
@@ -82,6 +75,18 @@ def read(client: docker.DockerClient, container: str, path: str) -> bytes:
 
     Raises:
         FileNotFoundError: there is no such file.
+    """
+    found = read_all(client, container, path)
+    if not found:
+        raise FileNotFoundError(path)
+    return found[0]
+
+
+def read_all(client: docker.DockerClient, container: str, path: str) -> list[bytes]:
+    """The contents of all files below a path of a container, running or not.
+
+    Raises:
+        FileNotFoundError: there is no such path.
     """
     from docker.errors import NotFound
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from testbed.errors import ApplyError
 from testbed.node import archive
-from testbed.node.container import read_file, run
+from testbed.node.container import run
 from testbed.node.creation import Listing
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["deliver", "inputs"]
 
-_INPUTS = "/var/lib/testbed/services/inputs.json"
+_KEPT = "/var/lib/testbed/services"
 _SECONDS = 120.0
 """A first document of a thousand Services takes three."""
 
@@ -51,7 +51,26 @@ def deliver(
 def inputs(client: docker.DockerClient, listing: Listing) -> tuple[str, dict[str, Any]]:
     """The generation that a node keeps, running or not, and what it was made of; else nothing."""
     try:
-        kept = json.loads(read_file(client, listing, _INPUTS))
+        state, *parts = _texts(client, listing)
+        generation = json.loads(state)["generation"]
+        found = {key: value for part in parts for key, value in json.loads(part).items()}
     except (FileNotFoundError, ValueError):
         return "", {}
-    return kept["generation"], kept["inputs"]
+    return (generation, dict(sorted(found.items()))) if generation else ("", {})
+
+
+def _texts(client: docker.DockerClient, listing: Listing) -> list[bytes]:
+    """What the node keeps, a line each: its state, then parts of the inputs.
+
+    Raises:
+        FileNotFoundError: it keeps nothing.
+    """
+    if listing["State"] == "running":
+        script = f"cd {_KEPT} && cat state.json $(ls inputs/*.json)"
+        _, out, _ = run(client, listing["Id"], ["sh", "-c", script], _SECONDS)
+        return out.splitlines()
+    state = archive.read(client, listing["Id"], f"{_KEPT}/state.json")
+    try:
+        return [state, *archive.read_all(client, listing["Id"], f"{_KEPT}/inputs")]
+    except FileNotFoundError:
+        return [state]

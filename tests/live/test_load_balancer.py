@@ -20,7 +20,7 @@ from tests.live.conftest import SLOWNESS, Lasting, Running
 PODS = {"one": "node1", "two": "node2", "three": "node3"}
 _PROBE = """\
 while [ ! -e /tmp/enough ]; do
-  curl -s -o /dev/null -m 0.25 http://$1/hostname && date +%s.%N
+  curl -s -o /dev/null -m 0.25 http://$1/hostname && date +%s.%N || echo failed
   sleep 0.02
 done
 """
@@ -92,11 +92,14 @@ class Asking:
         self._client = testbed.clients["client"]
         self._client.run("rm", "-f", "/tmp/enough")
         self._answers: list[float] = []
+        self.failures = 0
         self._thread = threading.Thread(target=self._ask, args=(str(address),))
 
     def _ask(self, address: str) -> None:
         done = self._client.run("bash", "-c", _PROBE, "probe", address, seconds=120)
-        self._answers = [float(line) for line in done.stdout.split()]
+        lines = done.stdout.split()
+        self._answers = [float(line) for line in lines if line != "failed"]
+        self.failures = lines.count("failed")
 
     def __enter__(self) -> Asking:
         self._thread.start()
@@ -164,7 +167,7 @@ def test_another_node_takes_over(layer2: Running, client: Any, how: str, most: f
         with layer2.capture("client", filter="arp") as packets, Asking(layer2, address) as asked:
             getattr(client.api, how)(container)
             time.sleep(3 * SLOWNESS)
-        print(f"outage: {round(asked.outage, 2)} s")
+        print(f"outage: {round(asked.outage, 2)} s, failures: {asked.failures}")
         assert asked.outage < most * SLOWNESS
         gratuitous = [
             each.arp
@@ -177,6 +180,44 @@ def test_another_node_takes_over(layer2: Running, client: Any, how: str, most: f
         layer2.refresh()
     until(lambda: holders(layer2, address) == [holder], 30)
     assert asking.tcp(layer2.clients["client"], address, 80).outcome == "answered"
+
+
+LATER = {
+    "apiVersion": "v1",
+    "kind": "Service",
+    "metadata": {"name": "later"},
+    "spec": {"type": "LoadBalancer", "selector": {"app": "one"}, "ports": [{"port": 80}]},
+}
+
+
+def test_a_later_service_is_announced_and_withdrawn(layer2: Running) -> None:
+    """keepalived takes and releases addresses while it runs, and keeps the others."""
+    other = service(layer2, "one-a")
+    began = daemon(layer2, "keepalived")
+    layer2.apply(LATER)
+    found = service(layer2, "later")
+    elected(layer2, found)
+    layer2.delete(LATER)
+    until(lambda: holders(layer2, found.load_balancer_ip) == [])
+    elected(layer2, other)
+    assert daemon(layer2, "keepalived") == began
+
+
+def daemon(testbed: Running, name: str) -> list[int]:
+    """A daemon's process ID on every node."""
+    words = ("testbed-agent", "process", "list")
+    said = [node.run(*words).stdout.splitlines() for node in testbed.nodes.values()]
+    rows = [json.loads(line) for lines in said for line in lines]
+    return [row["pid"] for row in rows if row["name"] == name]
+
+
+def test_bgp_announces_and_withdraws_a_later_service(bgp: Running) -> None:
+    """BIRD reads its routes again; its sessions stay."""
+    bgp.apply(LATER)
+    address = service(bgp, "later").load_balancer_ip
+    until(lambda: len(routes(bgp, address)) == 3)
+    bgp.delete(LATER)
+    until(lambda: not routes(bgp, address))
 
 
 def routes(testbed: Running, address: object) -> set[str]:
@@ -222,7 +263,7 @@ def test_bgp_goes_around_a_dead_node(bgp: Running, client: Any, how: str, most: 
             until(lambda: hops(bgp, address) == left)
             print(f"withdrawn: {round(time.monotonic() - began, 2)} s")
             time.sleep(1)
-        print(f"outage: {round(asked.outage, 2)} s")
+        print(f"outage: {round(asked.outage, 2)} s, failures: {asked.failures}")
         assert asked.outage < most * SLOWNESS
     finally:
         (client.api.unpause if how == "pause" else client.api.start)(container)

@@ -12,7 +12,7 @@ from testbed.dataplane.underlay import Segment
 from testbed.existing import describe
 from testbed.plan import cnis
 from testbed.topology.load import load
-from testbed.topology.model import Backend, Cluster, Network, Router
+from testbed.topology.model import Backend, Client, Cluster, Network, Router
 
 SEGMENTS = {
     "rack1": Segment(IPv4Network("172.18.0.0/16"), identity="net1"),
@@ -83,6 +83,23 @@ def test_a_router_that_does_not_run_degrades_the_testbed() -> None:
     assert status["networks"][0] == {"name": "rack1", "subnet": ""}
     assert status["routers"] == [{"name": "tor", "container": "", "ips": [], "state": "missing"}]
     assert status["state"] == "degraded"
+
+
+def test_clients_are_part_of_the_state() -> None:
+    """One that does not run degrades the testbed, as a router does."""
+    cluster = replace(racks(), clients=(Client("outside", 0, "rack1"),))
+    there = {**LISTINGS, "outside": running("outside", net1="172.18.255.253")}
+    status = describe(cluster, SEGMENTS, there, {**READY, "outside": {"phase": "ready"}}, {})
+    assert status["clients"] == [
+        {
+            "name": "outside",
+            "container": "flannel-outside",
+            "ip": "172.18.255.253",
+            "state": "ready",
+        }
+    ]
+    assert status["state"] == "ready"
+    assert describe(cluster, SEGMENTS, LISTINGS, READY, {})["state"] == "degraded"
 
 
 def test_a_check_counts_a_router_like_a_node() -> None:

@@ -233,7 +233,8 @@ def _addressed(legs: _Legs, source: Endpoint, behind: Behind, service: Service) 
         for hop in legs[1]:
             after = hop.place == source.node and hop.direction == OUT
             after |= hop.place == source.place and hop.direction == IN
-            origin = service.cluster_ip if after and source.pod else ip
+            seen = source.pod or hop.interface == "lo"  # a node's own is, but on its way to itself
+            origin = service.cluster_ip if after and seen else ip
             yield replace(hop, source=origin, destination=own)
 
     return tuple(there()), tuple(back())

@@ -12,6 +12,7 @@ from testbed.agent import client, kept_services, reconcile, rules, service_rules
 from testbed.agent.command import Completed
 from testbed.agent.errors import AgentError, CommandError
 from testbed.agent.service_document import check
+from testbed.agent.shelf import Shelf
 from tests.unit.agent.kernel_rules import Kernel
 
 JUMP = "-I OUTPUT -m comment --comment portals -j KUBE-SERVICES"
@@ -77,6 +78,11 @@ def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kernel:
     return fake
 
 
+def kept(name: str) -> dict[str, Any]:
+    """What the node keeps by Service."""
+    return Shelf(f"{kept_services.DIRECTORY}/{name}").all()
+
+
 def sync(
     rulesets: list[dict[str, Any]],
     before: list[dict[str, Any]] | None = None,
@@ -118,7 +124,7 @@ def test_a_delta_feeds_what_differs(kernel: Kernel) -> None:
         "*nat\n:KUBE-SVC-a - [0:0]\n-A KUBE-SVC-a -j KUBE-SEP-a-2\n-F KUBE-SEP-a-1\n"
         "-X KUBE-SEP-a-1\nCOMMIT\n"
     ]
-    assert kept_services.read("inputs")["inputs"] == {"d/a": {"of": "d/a"}, "d/b": {"of": "d/b"}}
+    assert kept("inputs") == {"d/a": {"of": "d/a"}, "d/b": {"of": "d/b"}}
 
 
 def test_a_service_that_is_gone_leaves_nothing(kernel: Kernel) -> None:
@@ -126,8 +132,8 @@ def test_a_service_that_is_gone_leaves_nothing(kernel: Kernel) -> None:
     services.apply(document(FIRST, None, "g1"))
     services.apply(document({"": dispatch("b"), "d/a": None}, "g1", "g2"))
     assert not [name for name in kernel.tables["nat"] if name.endswith(("-a", "-a-1", "-a-2"))]
-    assert set(kept_services.read("units")) == {"", "d/b"}
-    assert set(kept_services.read("inputs")["inputs"]) == {"d/b"}
+    assert set(kept("units")) == {"", "d/b"}
+    assert set(kept("inputs")) == {"d/b"}
 
 
 @pytest.mark.parametrize(("base", "mode"), [("g0", "iptables"), ("g1", "ipvs")])

@@ -43,7 +43,10 @@ def test_a_client_learns_routes_to_pods_and_services() -> None:
     spec = router.plan_client(CLUSTER, CLUSTER.clients[1], UNDERLAY)
     (file,) = spec.files
     assert "( net ~ 10.244.0.0/16 || net ~ 203.0.113.0/24 )" in file.content
-    assert "hold time 3;\n  graceful restart off;\n  passive on;" in file.content
+    assert (
+        "hold time 3;\n  error wait time 1,5;\n  graceful restart off;\n  passive on;"
+        in file.content
+    )
     assert "merge paths on;" in file.content
     assert [line for line in file.content.splitlines() if "neighbor" in line] == [
         "  neighbor 172.18.0.2 as 64512;",

@@ -62,9 +62,11 @@ def test_status_shows_driver_routers_and_networks(capsys: pytest.CaptureFixture[
         "ips": ["172.18.255.254", "172.19.255.254"],
         "state": "stopped",
     }
+    client = {"name": "out", "container": "racks-out", "ip": "172.18.255.253", "state": "ready"}
     networks = [{"name": "rack1", "subnet": "172.18.0.0/16"}, {"name": "rack2", "subnet": ""}]
     more = {"cni": "calico", "backend": "ipip", "ipip": "ebpf", "state": "degraded", "pods": []}
-    render.status(Console(), {**STATUS, **more, "routers": [router], "networks": networks})
+    machines = {"routers": [router], "clients": [client]}
+    render.status(Console(), {**STATUS, **more, **machines, "networks": networks})
     assert capsys.readouterr().out == (
         "testbed flannel: calico ipip, IPIP driver ebpf, degraded\n"
         "\n"
@@ -73,6 +75,9 @@ def test_status_shows_driver_routers_and_networks(capsys: pytest.CaptureFixture[
         "\n"
         "ROUTER   CONTAINER   ADDRESSES                       STATE\n"
         "tor      racks-tor   172.18.255.254,172.19.255.254   stopped\n"
+        "\n"
+        "CLIENT   CONTAINER   ADDRESS          STATE\n"
+        "out      racks-out   172.18.255.253   ready\n"
         "\n"
         "NETWORK   SUBNET\n"
         "rack1     172.18.0.0/16\n"

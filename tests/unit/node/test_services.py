@@ -57,13 +57,27 @@ def test_no_answer_shows_what_was_printed_instead(monkeypatch: pytest.MonkeyPatc
 
 
 def test_what_a_node_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing, where no Services were ever delivered."""
-    kept = {"generation": "g1", "inputs": {"d/a": {"spec": {}}}}
-    monkeypatch.setattr(services, "read_file", lambda *_: json.dumps(kept).encode())
-    assert services.inputs(CLIENT, LISTING) == ("g1", {"d/a": {"spec": {}}})
+    """A line for its state, then parts of what it was told."""
+    lines = ['{"generation":"g1"}', '{"d/b":{"spec":{}}}', '{"d/a":{"spec":{}}}']
+    answering(monkeypatch, "\n".join(lines) + "\n")
+    assert services.inputs(CLIENT, LISTING) == ("g1", {"d/a": {"spec": {}}, "d/b": {"spec": {}}})
 
-    def missing(*_: object) -> bytes:
-        raise FileNotFoundError
 
-    monkeypatch.setattr(services, "read_file", missing)
+def test_what_a_stopped_node_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same, from archives."""
+    files = {"state.json": b'{"generation":"g1"}', "inputs": b'{"d/a":{"spec":{}}}'}
+
+    def read(_: object, container: str, path: str) -> list[bytes]:
+        return [files[path.rpartition("/")[2]]]
+
+    monkeypatch.setattr(services.archive, "read", lambda *words: read(*words)[0])
+    monkeypatch.setattr(services.archive, "read_all", read)
+    stopped = cast(Any, {"Id": "1", "State": "exited"})
+    assert services.inputs(CLIENT, stopped) == ("g1", {"d/a": {"spec": {}}})
+
+
+@pytest.mark.parametrize("out", ["", '{"generation":""}\n{"d/a":{}}\n'])
+def test_nothing_is_kept(monkeypatch: pytest.MonkeyPatch, out: str) -> None:
+    """Where no Services were ever delivered, or the last delivery was not finished."""
+    answering(monkeypatch, out)
     assert services.inputs(CLIENT, LISTING) == ("", {})

@@ -26,15 +26,11 @@ def test_packed_files_have_their_directories() -> None:
         ]
 
 
-def test_unpack_reads_the_file() -> None:
-    """What the engine sends is a tar of one file."""
-    assert archive.unpack(archive.pack({"/a": b"hello"})) == b"hello"
-
-
-def test_unpack_of_a_directory() -> None:
-    """There is no file to read."""
-    with pytest.raises(FileNotFoundError):
-        archive.unpack(archive.pack({}))
+def test_unpack_reads_the_files() -> None:
+    """What the engine sends is a tar of one file, or of a directory."""
+    assert archive.unpack(archive.pack({"/a": b"hello"})) == [b"hello"]
+    assert archive.unpack(archive.pack({"/d/a": b"1", "/d/b": b"2"})) == [b"1", b"2"]
+    assert archive.unpack(archive.pack({})) == []
 
 
 def test_results_come_in_the_items_order() -> None:

@@ -265,6 +265,14 @@ def test_a_hairpin_and_a_node_are_masqueraded() -> None:
     assert set(addresses(back)) == {(c, "")}
 
 
+def test_a_nodes_reply_to_itself_is_seen_translated_back() -> None:
+    """Behind OUTPUT and POSTROUTING, on the loopback interface."""
+    there, back = way("node2", "host")
+    assert spelled((there, back)) == ["node2:lo> node2:lo<"] * 2
+    assert addresses(there) == [("", ADDRESSES["host"]), ("", "")]
+    assert addresses(back) == [(IP, ""), (IP, "")]
+
+
 @pytest.mark.parametrize(
     ("source", "names", "asked", "mode", "place", "there"),
     [
