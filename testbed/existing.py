@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from testbed.errors import UsageError
 from testbed.node import container, details, inventory, lock, underlay
 from testbed.node.parallel import each
-from testbed.services.kept import kept_by
+from testbed.services.kept import kept_by, with_services
 from testbed.services.state import Inputs, seen
 from testbed.services.status import entries
 from testbed.topology.model import Cluster, Router
@@ -35,6 +35,7 @@ __all__ = [
     "names",
     "states_of",
     "status",
+    "whole_cluster_of",
 ]
 
 _WHEN_NOT = {"paused": "paused"}
@@ -102,6 +103,16 @@ def cluster_of(
         f"testbed {name!r} has no node that holds a topology: its `up` did not get that far. "
         f"`testbed up` again, or `testbed down {name}`."
     )
+
+
+def whole_cluster_of(client: docker.DockerClient, name: str) -> Cluster:
+    """The topology of testbed ``name`` with the Services that it holds now.
+
+    Raises:
+        UsageError: no node ever got one.
+    """
+    listings = inventory.containers(client, name)
+    return with_services(client, cluster_of(client, name, listings), listings)
 
 
 def status(client: docker.DockerClient, name: str, *, verbose: bool = False) -> dict[str, Any]:

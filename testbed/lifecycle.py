@@ -20,7 +20,7 @@ from testbed.node import container, features, image, inventory, underlay
 from testbed.node.parallel import each
 from testbed.plan import plan, require
 from testbed.services.converge import converge
-from testbed.services.kept import kept_by
+from testbed.services.kept import kept_by, with_services
 from testbed.services.state import seen
 from testbed.topology.load_balancer import addressed
 from testbed.topology.model import Cluster
@@ -38,6 +38,8 @@ __all__ = ["Outcome", "check", "judge_routers", "up"]
 class Outcome:
     """What is there after ``up`` or ``check``."""
 
+    cluster: Cluster
+    """With every choice made: the IPIP driver, load balancers' addresses."""
     report: Report
     status: Mapping[str, Any]
     """As ``testbed status -o json`` prints it, read after the probes."""
@@ -92,7 +94,7 @@ def check(client: docker.DockerClient, name: str) -> Outcome:
         UsageError: it has no node that ever got a spec.
     """
     listings = inventory.containers(client, name)
-    cluster = cluster_of(client, name, listings)
+    cluster = with_services(client, cluster_of(client, name, listings), listings)
     segments = underlay.find(client, name)
     return _check(client, cluster, segments, listings, states_of(client, listings))
 
@@ -121,7 +123,7 @@ def _check(
         *judge_routers(status["clients"], "client"),
         *report.findings,
     )
-    return Outcome(replace(report, findings=findings), status)
+    return Outcome(cluster, replace(report, findings=findings), status)
 
 
 def judge_routers(routers: Iterable[Mapping[str, Any]], role: str = "router") -> Iterator[Finding]:

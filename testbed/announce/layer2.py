@@ -19,7 +19,7 @@ from testbed.topology import load_balancer
 from testbed.topology.model import Cluster, Node
 from testbed.topology.portals import Portal
 
-__all__ = ["CONFIGURATION", "elected", "plan"]
+__all__ = ["CONFIGURATION", "candidates", "elected", "plan"]
 
 CONFIGURATION = "/etc/testbed/announce/keepalived.conf"
 _PID = "/run/testbed/announce/keepalived.pid"
@@ -62,8 +62,7 @@ def _instances(
         assert address
         if address not in segment.subnet:
             continue
-        nodes = [other for other in cluster.nodes if other.network == node.network]
-        order = elected([other for other in nodes if _announces(other, each)], address)
+        order = candidates(cluster, node.network, each)
         if node not in order:
             continue
         number = load_balancer.position(pool, address) + 1
@@ -77,6 +76,14 @@ def _instances(
         peers = [underlay.address_of(one.network, one.index) for one in order if one != node]
         rank = order.index(node)
         yield _instance(key, number, max(_HIGHEST - rank, 1), own, peers, address)
+
+
+def candidates(cluster: Cluster, network: str, portals: Sequence[Portal]) -> tuple[Node, ...]:
+    """The nodes of a network that may announce a Service's address, in their order."""
+    address = portals[0].load_balancer_ip
+    nodes = [node for node in cluster.nodes if node.network == network]
+    may = [node for node in nodes if _announces(node, portals)]
+    return elected(may, address) if address else ()
 
 
 def _announces(node: Node, portals: Sequence[Portal]) -> bool:

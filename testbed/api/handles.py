@@ -19,6 +19,7 @@ from testbed.node.container import run
 from testbed.packets import explanations
 from testbed.target import Target, resolve
 from testbed.topology import model
+from testbed.topology.service import Service
 
 if TYPE_CHECKING:
     from testinfra.host import Host
@@ -166,7 +167,7 @@ class Place(ABC):
 
     def reaches(
         self,
-        target: Place | Address | str,
+        target: Place | Service | Address | str,
         *,
         tcp: int | None = None,
         udp: int | None = None,
@@ -178,7 +179,7 @@ class Place(ABC):
         pods of testbed's own (``netexec``) answers.
 
         Args:
-            target: a node, a pod or an address.
+            target: a node, a pod, a Service or an address.
             tcp: the port to connect to.
             udp: the port to send a datagram to.
             timeout: seconds to wait for the answer.
@@ -296,15 +297,19 @@ class Pod(Place):
         return self._testbed.pod_entry(self.key)
 
 
-def address_of(target: Place | Address | str) -> Address:
-    """The address that is meant by a node, a pod, or an address.
+def address_of(target: Place | Service | Address | str) -> Address:
+    """The address that is meant by a node, a pod, a Service (its cluster IP), or an address.
 
     Raises:
-        UsageError: it is none of them.
+        UsageError: it is none of them, or a headless Service.
     """
     if isinstance(target, Place):
         return target.ip
+    if isinstance(target, Service):
+        if target.cluster_ip is None:
+            raise UsageError(f"{target} is headless: it has no address; ask its pods")
+        return target.cluster_ip
     try:
         return ip_address(target)
     except ValueError:
-        raise UsageError(f"{target!r} is neither a node, nor a pod, nor an address") from None
+        raise UsageError(f"{target!r} is neither a node, nor a pod, nor a Service, nor an address") from None

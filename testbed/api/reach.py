@@ -17,6 +17,7 @@ from testbed.verify.trace.model import Trace
 if TYPE_CHECKING:
     from testbed.api.handles import Address, Place
     from testbed.api.testbed import Testbed
+    from testbed.topology.service import Service
 
 __all__ = ["Reach", "described", "diagnosed", "protocol_of", "sent"]
 
@@ -74,7 +75,7 @@ def described(trace: Trace) -> str:
 def sent(
     testbed: Testbed,
     source: Place,
-    target: Place | Address | str,
+    target: Place | Service | Address | str,
     address: Address,
     *,
     tcp: int | None,

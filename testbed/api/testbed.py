@@ -30,6 +30,7 @@ from testbed.errors import NodeError
 from testbed.node import container, engine
 from testbed.target import resolve
 from testbed.topology.model import Cluster
+from testbed.topology.service import Service
 from testbed.verify.report import Report
 from testbed.verify.trace.model import Trace
 
@@ -75,8 +76,11 @@ class Testbed:
         self.nodes: Mapping[str, Node] = Named("node", nodes)
         self.routers: Mapping[str, Node] = Named("router", routers)
         self.clients: Mapping[str, Node] = Named("client", clients)
-        self.pods: Mapping[str, Pod] = Named("pod", pods, _pod_key)
+        self.pods: Mapping[str, Pod] = Named("pod", pods, _key)
         """By name, for those of namespace ``default``, or ``namespace/name``."""
+        services = {each.key: each for each in cluster.services}
+        self.services: Mapping[str, Service] = Named("Service", services, _key)
+        """The same; their addresses and ports are those that were chosen."""
 
     @classmethod
     def up(
@@ -101,7 +105,8 @@ class Testbed:
         """
         cluster = topology if isinstance(topology, Cluster) else loaded(topology, **overrides)
         used = client or engine.connect()
-        found = cls(used, cluster, lifecycle.up(cluster, used, tell))
+        outcome = lifecycle.up(cluster, used, tell)
+        found = cls(used, outcome.cluster, outcome)
         found._leaving = [found.down] if client else [found.down, used.close]
         return found
 
@@ -113,7 +118,7 @@ class Testbed:
             UsageError: there is none of that name.
         """
         used = client or engine.connect()
-        found = cls(used, existing.cluster_of(used, existing.choose(used, name)))
+        found = cls(used, existing.whole_cluster_of(used, existing.choose(used, name)))
         found._leaving = [] if client else [used.close]
         return found
 
@@ -170,7 +175,7 @@ class Testbed:
     def _changed(self, done: Change) -> Change:
         """Make handles anew."""
         self.refresh()
-        self._hold(existing.cluster_of(self.client, self.name))
+        self._hold(existing.whole_cluster_of(self.client, self.name))
         return done
 
     def down(self) -> None:
@@ -214,7 +219,7 @@ class Testbed:
     def trace(
         self,
         source: Place | str,
-        target: Place | str,
+        target: Place | Service | str,
         *,
         tcp: int | None = None,
         udp: int | None = None,
@@ -302,5 +307,5 @@ class Testbed:
         return Node(self, name, resolve(self.cluster, name))
 
 
-def _pod_key(name: str) -> str:
+def _key(name: str) -> str:
     return name if "/" in name else f"default/{name}"

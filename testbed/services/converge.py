@@ -10,6 +10,7 @@ from testbed.node import services as delivery
 from testbed.node.inventory import Listing
 from testbed.node.parallel import each
 from testbed.services import documents, state
+from testbed.services.announced import await_announcers, holders
 from testbed.services.state import Kept
 from testbed.topology.model import Cluster, Node
 from testbed.topology.portals import Seen
@@ -37,6 +38,7 @@ def converge(
 
     Raises:
         ApplyError: a native tool on a node refused what it was told.
+        NodeError: a load balancer's address did not get to its node.
     """
     now, portals = state.kept(cluster, pods)
     known = before if before and before.generation else None
@@ -60,4 +62,9 @@ def converge(
         if node.name in listings and listings[node.name]["State"] == "running"
     ]
     each(deliver, running)
+    if cluster.load_balancer.announce == "layer2":
+        containers = {node.name: listings[node.name]["Names"][0].lstrip("/") for node in running}
+        changed = {key: portals[key] for key in change.keys if key in portals}
+        wanted = holders(cluster, underlay, changed, containers)
+        await_announcers(client, wanted, containers)
     return now

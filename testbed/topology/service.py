@@ -60,6 +60,10 @@ class Service:
         """``namespace/name``."""
         return f"{self.namespace}/{self.name}"
 
+    def __str__(self) -> str:
+        """As commands name it."""
+        return f"svc/{self.key}"
+
 
 @dataclass(frozen=True, slots=True)
 class EndpointPort:

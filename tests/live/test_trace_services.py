@@ -1,8 +1,8 @@
 """Tracing to Services: every kind of pair, and every way of breaking kube-proxy's rules.
 
 The gateway of node1 is made a MAC address that nobody has, so that what is not translated leaves by
-the uplink, where it is seen, and goes no further. Its ICMP errors are not limited: with Calico a pod
-that calls itself is sent a redirect, and for a second afterwards nothing else.
+the uplink, where it is seen, and goes no further. Its ICMP errors are not limited: with Calico a
+pod that calls itself is sent a redirect, and for a second afterwards nothing else.
 """
 
 from __future__ import annotations

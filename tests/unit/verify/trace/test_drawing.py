@@ -181,3 +181,11 @@ def test_words_of_others_are_only_words() -> None:
     assert root.find(f".//{SVG}script") is None
     assert any(text.startswith("</text><script>alert(1)</script> & \ufffd") for text in texts(root))
     assert "<script>alert" not in drawing.svg(traces.astray())
+
+
+def test_a_service_is_drawn_with_its_conntrack_entry() -> None:
+    """The title names the Service, the boxes the endpoint."""
+    drawn = drawing.svg(traces.translated())
+    assert "svc/default/web" in drawn
+    assert "netexec-node1-2" in drawn
+    assert "conntrack on node1: udp 17 29 src=10.244.0.2 dst=10.96.0.10" in drawn

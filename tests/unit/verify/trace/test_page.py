@@ -103,3 +103,11 @@ def test_words_of_others_are_only_words() -> None:
     assert "".join(root.itertext()).count(evil) >= 6
     assert root.find(".//script") is None
     assert "<script>alert('&')</script>" in "".join(parsed(traces.astray()).itertext())
+
+
+def test_a_service_and_its_conntrack_entry_are_told() -> None:
+    """Under the hops, as conntrack prints it."""
+    told = page.html(traces.translated())
+    assert "svc/default/web (10.96.0.10:90): default/netexec-node1-2" in told
+    assert "<h2>conntrack on node1</h2>" in told
+    assert "src=10.244.0.2 dst=10.96.0.10 sport=40000 dport=90" in told
