@@ -312,4 +312,5 @@ def address_of(target: Place | Service | Address | str) -> Address:
     try:
         return ip_address(target)
     except ValueError:
-        raise UsageError(f"{target!r} is neither a node, nor a pod, nor a Service, nor an address") from None
+        words = "neither a node, a pod or a Service, nor an address"
+        raise UsageError(f"{target!r} is {words}") from None
