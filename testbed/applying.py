@@ -19,7 +19,7 @@ from testbed.node.progress import silent
 from testbed.plan import cni, plan, require
 from testbed.services.converge import converge
 from testbed.services.kept import kept_by
-from testbed.services.state import held, seen
+from testbed.services.state import Kept, held, seen
 from testbed.topology import changes
 from testbed.topology.load_balancer import addressed
 from testbed.topology.model import Cluster
@@ -37,6 +37,8 @@ __all__ = ["Change", "apply", "delete"]
 class Change:
     """What a change came to: the names of what is new, other or gone, sorted."""
 
+    cluster: Cluster
+    """As it is now."""
     created: tuple[str, ...]
     configured: tuple[str, ...]
     deleted: tuple[str, ...]
@@ -87,14 +89,12 @@ def _change(
 ) -> Change:
     with locked(name, tell):
         listings = inventory.containers(client, name)
-        cluster = cluster_of(client, name, listings)
-        kept = kept_by(client, cluster, listings)
+        cluster, kept, states = _read(client, name, listings)
         before = held(cluster, kept.inputs)
         networks = _networks(client, name, before)
         wanted = alter(before)
         now = addressed(wanted, networks.subnets)
         _require_running(now, listings)
-        states = states_of(client, listings)
         if now.pods != before.pods:
             stay = {pod.key for pod in now.pods if pod in before.pods}
             if len(stay) < len(before.pods):
@@ -104,6 +104,19 @@ def _change(
         pods = seen(now, states)
         converge(client, now, networks, listings, pods, tell, before=kept)
     return _difference(before, now)
+
+
+def _read(
+    client: docker.DockerClient, name: str, listings: Mapping[str, Listing]
+) -> tuple[Cluster, Kept, dict[str, dict[str, Any]]]:
+    """The topology, the Services and the agents' states, read at once."""
+    reading: list[Callable[[], Any]] = [
+        lambda: cluster_of(client, name, listings),
+        lambda: kept_by(client, listings),
+        lambda: states_of(client, listings),
+    ]
+    cluster, kept, states = each(lambda read: read(), reading)
+    return cluster, kept, states
 
 
 def _networks(client: docker.DockerClient, name: str, cluster: Cluster) -> Underlay:
@@ -150,6 +163,7 @@ def _sync(
 def _difference(before: Cluster, now: Cluster) -> Change:
     old, new = _named(before), _named(now)
     return Change(
+        cluster=now,
         created=tuple(sorted(new.keys() - old.keys())),
         configured=tuple(sorted(key for key in old.keys() & new.keys() if old[key] != new[key])),
         deleted=tuple(sorted(old.keys() - new.keys())),

@@ -120,7 +120,7 @@ def status(client: docker.DockerClient, name: str, *, verbose: bool = False) -> 
     listings = inventory.containers(client, name)
     cluster = cluster_of(client, name, listings)
     states = states_of(client, listings)
-    kept = kept_by(client, cluster, listings).inputs
+    kept = kept_by(client, listings).inputs
     value = describe(cluster, underlay.find(client, name), listings, states, kept)
     if verbose:
         value |= details.read(client, cluster, listings, states)

@@ -116,7 +116,7 @@ def _check(
     observed = Observed.of(addresses, states)
     containers = {node: listing["Names"][0].lstrip("/") for node, listing in running.items()}
     report, now = probe.run(client, cluster, containers, observed)
-    kept = kept_by(client, cluster, listings).inputs
+    kept = kept_by(client, listings).inputs
     status = describe(cluster, segments, listings, {**states, **now}, kept)
     findings = (
         *judge_routers(status["routers"]),

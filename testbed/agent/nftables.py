@@ -189,18 +189,19 @@ def _installed() -> Table | None:
 
 
 def apply(before: Mapping[str, Any], now: Mapping[str, Any], verify: bool) -> list[str]:
-    """Bring the table from the units ``before`` to ``now``; without units there is no table.
+    """Bring the table from the units ``before`` to ``now``.
 
     Args:
         before: what was applied last.
-        now: what is wanted.
-        verify: read the kernel instead of trusting in ``before``.
+        now: what is wanted; with ``verify`` everything, so that without units there is no table.
+        verify: read the kernel instead of trusting in ``before``, which may be a part then.
 
     Raises:
         AgentError: ``nft`` refused a line; nothing was changed.
     """
-    have = _installed() if verify else merged(before.values()) if before else None
-    return _bring(have, merged(now.values()) if now else None)
+    if verify:
+        return _bring(_installed(), merged(now.values()) if now else None)
+    return _bring(merged(before.values()), merged(now.values()))
 
 
 def static(wanted: Iterable[Mapping[str, Any]], previous: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -87,7 +87,8 @@ def _partly(document: Mapping[str, Any]) -> list[str] | None:
     except AgentError:
         return None
     _units().put(delta)
-    _keep_dispatch(now)
+    if "" in delta:
+        _keep_dispatch(now)
     _inputs().put(document["inputs"])
     return changes
 

@@ -175,7 +175,7 @@ class Testbed:
     def _changed(self, done: Change) -> Change:
         """Make handles anew."""
         self.refresh()
-        self._hold(existing.whole_cluster_of(self.client, self.name))
+        self._hold(done.cluster)
         return done
 
     def down(self) -> None:

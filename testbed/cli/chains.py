@@ -17,23 +17,21 @@ __all__ = ["COLUMNS", "heading", "lines", "render", "row"]
 _ASCII = str.maketrans({"├": "|", "└": "`", "─": "-", "│": "|", "→": "->"})
 _HEAD = ("PACKETS", "BYTES", "SHARE", "RULE", "MEANING")
 COLUMNS = (
-    *("NAMESPACE", "NAME", "TYPE", "CLUSTER-IP", "EXTERNAL-IP", "PORT(S)", "ENDPOINTS"),
-    "POLICY",
+    *("NAMESPACE", "SERVICE", "TYPE", "CLUSTER IP", "EXTERNAL IP", "PORTS", "ENDPOINTS", "POLICY"),
 )
 """Of the list of Services: kubectl's, then how many endpoints are ready, and what is not usual."""
 
 
 def row(entry: Mapping[str, Any]) -> tuple[str, ...]:
     """One Service in the list."""
-    ready = sum(each["ready"] for each in entry["endpoints"])
     return (
         entry["namespace"],
         entry["name"],
         entry["type"],
         entry["cluster_ip"] or "None",
-        ",".join(_outside(entry)) or "<none>",
-        ",".join(map(_port, entry["ports"])) or "<none>",
-        f"{ready}/{len(entry['endpoints'])}",
+        ",".join(_outside(entry)) or "-",
+        ",".join(map(_port, entry["ports"])) or "-",
+        "{}/{}".format(*_endpoints(entry)),
         ",".join(_policies(entry)) or "-",
     )
 
@@ -53,16 +51,19 @@ def heading(view: View, entry: Mapping[str, Any]) -> Iterator[str]:
     ports = ", ".join(map(_port, entry["ports"]))
     yield f"  {entry['type']} {entry['cluster_ip'] or 'None'}{outside}; ports {ports or 'none'}"
     policies = ", ".join(_policies(entry))
-    ready = sum(each["ready"] for each in entry["endpoints"])
-    yield (
-        f"  {ready} of {len(entry['endpoints'])} endpoints ready"
-        f"{f'; {policies}' if policies else ''}"
-    )
+    ready, there = _endpoints(entry)
+    yield f"  {ready} of {there} endpoints ready{f'; {policies}' if policies else ''}"
     if view.empty:
         yield ""
         headless = entry["cluster_ip"] in (None, "", "None")
         why = ": it is headless, clients ask DNS for its pods" if headless else " (yet)"
         yield f"no rule on node {view.node} is about it{why}"
+
+
+def _endpoints(entry: Mapping[str, Any]) -> tuple[int, int]:
+    """How many addresses are ready, and how many there are; one may have several ports."""
+    ready = {each["address"] for each in entry["endpoints"] if each["ready"]}
+    return len(ready), len({each["address"] for each in entry["endpoints"]})
 
 
 def _outside(entry: Mapping[str, Any]) -> list[str]:

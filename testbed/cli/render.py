@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from testbed.cli import chains
+
 if TYPE_CHECKING:
     from testbed.applying import Change
     from testbed.cli.console import Console
@@ -20,9 +22,6 @@ _KINDS = {
     "bgp": "BGP sessions are established",
     "wire": "node pairs captured on the uplink",
 }
-_SERVICE_COLUMNS = (
-    *("NAMESPACE", "SERVICE", "TYPE", "CLUSTER IP", "EXTERNAL IP", "PORTS", "READY"),
-)
 _PRIVILEGES = {
     "privileged": "privileged",
     "capabilities": "with a capability set (the engine starts no privileged container)",
@@ -75,29 +74,7 @@ def status(console: Console, value: Mapping[str, Any]) -> None:
             for each in value["pods"]
         ],
     )
-    _section(console, _SERVICE_COLUMNS, [_service(each) for each in value["services"]])
-
-
-def _service(value: Mapping[str, Any]) -> tuple[object, ...]:
-    """A row as of ``kubectl get service``, and how many endpoints get traffic."""
-    outside = [value["load_balancer_ip"], *value["external_ips"]]
-    addresses = {each["address"] for each in value["endpoints"]}
-    ready = {each["address"] for each in value["endpoints"] if each["ready"]}
-    return (
-        value["namespace"],
-        value["name"],
-        value["type"],
-        value["cluster_ip"],
-        ",".join(filter(None, outside)) or "-",
-        ",".join(map(_port, value["ports"])),
-        f"{len(ready)}/{len(addresses)}",
-    )
-
-
-def _port(value: Mapping[str, Any]) -> str:
-    """``80:30080/TCP``."""
-    node_port = f":{value['node_port']}" if value["node_port"] else ""
-    return f"{value['port']}{node_port}/{value['protocol']}"
+    _section(console, chains.COLUMNS, [chains.row(each) for each in value["services"]])
 
 
 def change(console: Console, value: Change, as_json: bool) -> None:

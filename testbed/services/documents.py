@@ -12,8 +12,8 @@ from typing import Any
 from testbed.announce import plan as announce
 from testbed.dataplane.spec import Unit
 from testbed.dataplane.underlay import Underlay
-from testbed.dataplane.vantage import LARGE
-from testbed.plan import proxy, vantage
+from testbed.dataplane.vantage import LARGE, Vantage
+from testbed.plan import ProxyPlanner, proxy, vantage
 from testbed.services import conntrack, state
 from testbed.services.state import Kept
 from testbed.topology.model import Cluster, Node
@@ -33,6 +33,8 @@ class Update:
     """The generation that the change is of; ``None``: it is everything."""
     keys: tuple[str, ...]
     """The Services that differ."""
+    gone: Mapping[str, tuple[Portal, ...]]
+    """Their portals as they were, as far as that is known."""
     large: bool
     """Whether there are so many endpoints that kube-proxy leaves comments out."""
     conntrack: tuple[tuple[str, ...], ...] = ()
@@ -48,15 +50,15 @@ def update(
     """
     large = _is_large(now)
     if before is None:
-        return Update(now, portals, None, tuple(now.inputs), large)
+        return Update(now, portals, None, tuple(now.inputs), {}, large)
     old, new = before.inputs, now.inputs
     keys = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
     gone = state.joined({key: old[key] for key in keys if key in old})
     come = {key: portals[key] for key in keys if key in portals}
     stale = conntrack.stale(gone, come)
     if _is_large(before) != large:
-        return Update(now, portals, None, tuple(new), large, stale)
-    return Update(now, portals, before.generation, tuple(keys), large, stale)
+        return Update(now, portals, None, tuple(new), {}, large, stale)
+    return Update(now, portals, before.generation, tuple(keys), gone, large, stale)
 
 
 def document(cluster: Cluster, node: Node, underlay: Underlay, change: Update) -> dict[str, Any]:
@@ -89,7 +91,16 @@ def _units(
         return
     planner = proxy(cluster.proxy)
     place = vantage(cluster, node, underlay, large=change.large)
-    yield "", planner.dispatch([each for row in change.portals.values() for each in row], place)
-    for key in change.keys:
-        if key in change.portals:
-            yield key, planner.service(change.portals[key], place)
+    come = {key: change.portals[key] for key in change.keys if key in change.portals}
+    was, to_be = (_dispatch(planner, each, place) for each in (change.gone, come))
+    if change.base is None or was != to_be:
+        yield "", _dispatch(planner, change.portals, place)
+    for key, portals in come.items():
+        yield key, planner.service(portals, place)
+
+
+def _dispatch(
+    planner: ProxyPlanner, portals: Mapping[str, tuple[Portal, ...]], place: Vantage
+) -> Unit:
+    """What all Services share; it is the same if it is for those that differ."""
+    return planner.dispatch([each for row in portals.values() for each in row], place)

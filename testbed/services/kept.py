@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from testbed.node import services as delivery
-from testbed.node.inventory import Listing
+from testbed.node.inventory import Listing, role
 from testbed.services import state
 from testbed.services.state import Kept
 from testbed.topology.model import Cluster
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 __all__ = ["kept_by", "with_services"]
 
 
-def kept_by(client: docker.DockerClient, cluster: Cluster, listings: Mapping[str, Listing]) -> Kept:
+def kept_by(client: docker.DockerClient, listings: Mapping[str, Listing]) -> Kept:
     """The Services of the first node that holds any; running ones are asked first."""
-    present = [listings[node.name] for node in cluster.nodes if node.name in listings]
-    for listing in sorted(present, key=lambda each: each["State"] != "running"):
+    nodes = [each for each in listings.values() if role(each) == "node"]
+    for listing in sorted(nodes, key=lambda each: each["State"] != "running"):
         generation, inputs = delivery.inputs(client, listing)
         if generation:
             return Kept(generation, inputs)
@@ -31,4 +31,4 @@ def with_services(
     client: docker.DockerClient, cluster: Cluster, listings: Mapping[str, Listing]
 ) -> Cluster:
     """``cluster`` with the Services that its nodes keep."""
-    return state.held(cluster, kept_by(client, cluster, listings).inputs)
+    return state.held(cluster, kept_by(client, listings).inputs)

@@ -47,7 +47,7 @@ def test_services_are_listed(run: Run, capsys: pytest.CaptureFixture[str]) -> No
     """As kubectl does, with endpoints and policies."""
     assert run() == 0
     head, empty, local, web = capsys.readouterr().out.splitlines()
-    assert head.split()[:4] == ["NAMESPACE", "NAME", "TYPE", "CLUSTER-IP"]
+    assert head.split()[:4] == ["NAMESPACE", "SERVICE", "TYPE", "CLUSTER"]
     assert empty.split()[-2:] == ["0/0", "-"]
     assert "external Local,affinity 10800 s" in local
     assert "198.51.100.7,192.0.2.10   80:30080/TCP   3/3" in web
