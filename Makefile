@@ -43,7 +43,7 @@ test-vm: setup ## live tests under Debian's own kernel, in QEMU: make test-vm AR
 	@command -v mke2fs >/dev/null || .ci/apt e2fsprogs
 	@$(BIN)/python -m tests.vm.lane $(if $(KERNEL),--kernel $(KERNEL)) -- $(ARGS)
 
-bench: setup ## measure: up, down, status, node and pod overhead, throughput
+bench: setup ## measure: up, down, status, overhead, throughput, Services
 	$(BIN)/python -m tests.benchmarks.bench
 
 test-tools: ## tshark and docker-compose, the tests' independent judges, and a C compiler

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Network
+from socket import inet_aton
 from typing import Any
 
 from testbed.topology.service import (
@@ -122,7 +123,7 @@ def slice_from_json(row: Mapping[str, Any]) -> EndpointSlice:
         ),
         endpoints=tuple(
             Endpoint(
-                address=IPv4Address(each["address"]),
+                address=_parsed(each["address"]),
                 node=each["node"],
                 ready=each["ready"],
                 serving=each["serving"],
@@ -139,3 +140,8 @@ def _text(address: IPv4Address | None) -> str | None:
 
 def _address(text: str | None) -> IPv4Address | None:
     return None if text is None else IPv4Address(text)
+
+
+def _parsed(text: str) -> IPv4Address:
+    """An address that we wrote: a cluster has ten thousand, and ipaddress reads one in 8 µs."""
+    return IPv4Address(int.from_bytes(inet_aton(text)))

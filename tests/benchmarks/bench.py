@@ -17,7 +17,7 @@ from operator import truediv
 from pathlib import Path
 
 from testbed import Testbed
-from tests.benchmarks import decoding, throughput
+from tests.benchmarks import decoding, services, throughput
 from tests.benchmarks.measure import ROUNDS, Bare, Promise, run, testbed, timed
 
 NODES = 3
@@ -154,6 +154,7 @@ def main() -> int:
         promises += answers_and_memory()
         promises += decoding.promises()
         promises += throughput.promises()
+        promises += services.promises()
     finally:
         clean_up()
     for promise in promises:

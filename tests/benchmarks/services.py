@@ -2,14 +2,16 @@
 
 ``python -m tests.benchmarks.services [--plot FILE]`` brings up three nodes for each mode that the
 kernel has. Syncing is measured from a manifest to rules on all nodes: 1,000 Services with 10
-endpoints each at once, and then one endpoint more. Connecting is measured inside a pod: TCP
-connections to a pod's own address and through the Service that kube-proxy's rules have last, in
-turns; their medians' ratio is the curve that everybody knows of iptables and nftables.
+endpoints each at once, and then one endpoint more. Connecting is measured inside a pod, to a pod of
+the same node: through the Service that kube-proxy's rules have last, and to the pod's own address,
+which rules are asked about, too. Both are compared with connecting to a pod of a testbed without
+kube-proxy, in turns; the medians' ratios are the curves that everybody knows.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
@@ -36,14 +38,10 @@ def connect(address, port):
     with socket.socket() as one:
         one.connect((address, port))
         return time.perf_counter() - begin
-ways = [(sys.argv[1], 8080), (sys.argv[2], 80)]
-seconds = [[], []]
-for turn in range(int(sys.argv[3])):
-    for way, taken in zip(ways, seconds):
-        taken.append(connect(*way))
-print(json.dumps(seconds))
+ways = [(each.split(":")[0], int(each.split(":")[1])) for each in sys.argv[2:]]
+print(json.dumps([[connect(*way) for way in ways] for turn in range(int(sys.argv[1]))]))
 """
-_CONNECTIONS = 1500
+_CONNECTIONS, _ROUNDS = 200, 8
 
 
 def objects(count: int, extra: int = 0) -> list[dict[str, Any]]:
@@ -94,20 +92,22 @@ def promises(plot: Path | None = None) -> list[Promise]:
     able = features.detect(client, image.ensure(client, silent))
     found: list[Promise] = []
     ratios: dict[str, list[float]] = {}
-    for mode in proxies():
-        if mode == "none" or proxy(mode).REQUIRES - able.available:
-            continue
-        with Testbed.up("flannel", name=f"bench-{mode}", proxy=mode) as testbed:
-            found += list(_syncing(testbed, mode))
-            ratios[mode] = list(_connecting(testbed))
-    for mode, values in ratios.items():
+    with Testbed.up("flannel", name=f"bench-none-{os.getpid()}", nodes=1, proxy="none") as plain:
+        for mode in proxies():
+            if mode == "none" or proxy(mode).REQUIRES - able.available:
+                continue
+            with Testbed.up("flannel", name=f"bench-{mode}-{os.getpid()}", proxy=mode) as testbed:
+                found += list(_syncing(testbed, mode))
+                through, direct = zip(*_connecting(testbed, plain), strict=True)
+                ratios |= {f"{mode}: Service": list(through), f"{mode}: pod": list(direct)}
+    for name, values in ratios.items():
         words = ", ".join(f"{value:.2f} at {n:,}" for n, value in zip(_COUNTS, values, strict=True))
-        print(f"     connecting through a Service / directly, {mode}: {words}")
+        print(f"     connecting / without kube-proxy, {name}: {words}")
     if plot:
         plot.write_text(
             curves(
-                "Connecting through a Service",
-                ("Services in the cluster", "time to connect / directly to the pod"),
+                "Connecting to a pod, by its Service or directly",
+                ("Services in the cluster", "time to connect / without kube-proxy"),
                 _COUNTS,
                 ratios,
             )
@@ -118,10 +118,7 @@ def promises(plot: Path | None = None) -> list[Promise]:
 def _syncing(testbed: Testbed, mode: str) -> Iterator[Promise]:
     everything = objects(SERVICES)
     full = timed(lambda: testbed.apply(*everything))
-    changes = [
-        timed(lambda extra=extra: testbed.apply(*objects(SERVICES, extra)[SERVICES : SERVICES + 2]))
-        for extra in range(1, _CHANGES + 1)
-    ]
+    changes = [_changed(testbed, extra) for extra in range(1, _CHANGES + 1)]
     testbed.delete(*everything)
     what = f"{SERVICES:,} Services x {ENDPOINTS} endpoints to 3 nodes, {mode}"
     yield Promise(what, full, _FULL_SECONDS, "s")
@@ -131,9 +128,14 @@ def _syncing(testbed: Testbed, mode: str) -> Iterator[Promise]:
     )
 
 
-def _connecting(testbed: Testbed) -> Iterator[float]:
-    """Ratios of medians, with so many Services."""
-    source, target = (testbed.pods[f"netexec-node{node}-1"] for node in (1, 2))
+def _changed(testbed: Testbed, extra: int) -> float:
+    """Seconds until all nodes know that a Service in the middle has so many endpoints more."""
+    middle = objects(SERVICES, extra)[SERVICES : SERVICES + 2]
+    return timed(lambda: testbed.apply(*middle))
+
+
+def _connecting(testbed: Testbed, plain: Testbed) -> Iterator[tuple[float, float]]:
+    """Ratios of medians, through the Service and directly, with so many Services."""
     measured = _service("zz-measured", selector={"measured": "yes"})
     pod = {
         "apiVersion": "v1",
@@ -142,19 +144,28 @@ def _connecting(testbed: Testbed) -> Iterator[float]:
         "spec": {"nodeName": "node1", "containers": [{"name": "netexec", "image": "netexec"}]},
     }
     testbed.apply(pod, measured)
-    source, target = testbed.pods["netexec-node1-1"], testbed.pods["measured"]
-    address = next(each["cluster_ip"] for each in testbed.status()["services"])
+    address = testbed.services["zz-measured"].cluster_ip
+    ways = [f"{address}:80", f"{testbed.pods['measured'].ip}:8080"]
+    reference = [f"{plain.pods['netexec-node1-2'].ip}:8080"]
     for count in _COUNTS:
         if count > 1:
             testbed.apply(*objects(count - 1))
-        yield _ratio(source, str(target.ip), address)
+        ours: list[list[float]] = []
+        theirs: list[float] = []
+        for _ in range(_ROUNDS):
+            ours += _seconds(testbed, ways)
+            theirs += [row[0] for row in _seconds(plain, reference)]
+        base = statistics.median(theirs)
+        through, direct = (statistics.median(each) / base for each in zip(*ours, strict=True))
+        yield through, direct
     testbed.delete(*objects(_COUNTS[-1] - 1), pod, measured)
 
 
-def _ratio(source: Any, direct: str, address: str) -> float:
-    words = ["python3", "-c", _CONNECT, direct, address, str(_CONNECTIONS)]
-    plain, through = json.loads(source.run(*words, seconds=120).stdout)
-    return statistics.median(through) / statistics.median(plain)
+def _seconds(testbed: Testbed, ways: Sequence[str]) -> list[list[float]]:
+    """How long connections took from the first pod of the first node, in turns."""
+    words = ["python3", "-c", _CONNECT, str(_CONNECTIONS), *ways]
+    said = testbed.pods["netexec-node1-1"].run(*words, seconds=120).stdout
+    return list(json.loads(said))
 
 
 def main(argv: Sequence[str]) -> int:

@@ -146,5 +146,7 @@ def test_a_target_is_a_handle_or_an_address(made: Testbed) -> None:
     """Anything else is told."""
     assert address_of(made.nodes["node2"]) == IPv4Address("172.18.0.3")
     assert address_of("10.244.1.7") == IPv4Address("10.244.1.7")
-    with pytest.raises(UsageError, match="'web' is neither a node, a pod or a Service, nor an address"):
+    with pytest.raises(
+        UsageError, match="'web' is neither a node, a pod or a Service, nor an address"
+    ):
         address_of("web")
