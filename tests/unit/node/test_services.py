@@ -9,7 +9,7 @@ import docker
 import pytest
 
 from testbed.errors import ApplyError
-from testbed.node import services
+from testbed.node import archive, services
 
 CLIENT = cast(docker.DockerClient, None)
 LISTING = cast(Any, {"Id": "1", "State": "running"})
@@ -70,8 +70,8 @@ def test_what_a_stopped_node_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
     def read(_: object, container: str, path: str) -> list[bytes]:
         return [files[path.rpartition("/")[2]]]
 
-    monkeypatch.setattr(services.archive, "read", lambda *words: read(*words)[0])
-    monkeypatch.setattr(services.archive, "read_all", read)
+    monkeypatch.setattr(archive, "read", lambda *words: read(*words)[0])
+    monkeypatch.setattr(archive, "read_all", read)
     stopped = cast(Any, {"Id": "1", "State": "exited"})
     assert services.inputs(CLIENT, stopped) == ("g1", {"d/a": {"spec": {}}})
 
