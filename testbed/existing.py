@@ -168,6 +168,7 @@ def describe(
         "cni": cluster.cni,
         "backend": cluster.backend.type,
         "ipip": cluster.ipip if cluster.backend.type == "ipip" else "",
+        "proxy": cluster.proxy,
         "state": "ready" if healthy else "degraded",
         "networks": [
             {"name": name, "subnet": str(segments[name].subnet) if name in segments else ""}

@@ -121,4 +121,4 @@ def test_a_second_sync_changes_nothing(tunnels: Running) -> None:
         tunnels.cluster, tunnels.client, lambda *words: said.append(" ".join(words))
     )
     assert again.report.ok, again.report.failures
-    assert len([each for each in said if each.endswith("nothing to change")]) == len(NODES)
+    assert len([each for each in said if each.endswith("ready nothing to change")]) == len(NODES)

@@ -236,7 +236,12 @@ def test_files_that_a_reader_looks_for(kind: Running) -> None:
         host.file("/run/cni-ipam-state/kindnet").listdir()
     )
     native = sorted(host.file("/etc/testbed/native").listdir())
-    assert native == ["01-route.ip", "02-kindnet.iptables"]
+    assert native == [
+        "01-route.ip",
+        "02-kubelet.iptables",
+        "03-kube-proxy.iptables",
+        "04-kindnet.iptables",
+    ]
 
 
 @pytest.mark.parametrize("source", ["node1", LOCAL, REMOTE, "node2", "published"])
@@ -252,7 +257,7 @@ def test_a_second_sync_changes_nothing(kind: Running) -> None:
     said: list[str] = []
     again = lifecycle.up(kind.cluster, kind.client, lambda *words: said.append(" ".join(words)))
     assert again.report.ok, again.report.failures
-    assert len([each for each in said if each.endswith("nothing to change")]) == 3
+    assert len([each for each in said if each.endswith("ready nothing to change")]) == 3
     after = [kind.host(node).check_output("ip route; iptables-save -t nat") for node in NODES]
     stamp = re.compile(r"^#.*$", re.MULTILINE)
     assert [stamp.sub("", each) for each in after] == [stamp.sub("", each) for each in before]

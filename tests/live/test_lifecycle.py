@@ -37,7 +37,7 @@ def test_up_status_check_down(cli: Cli, client: Any) -> None:
     assert done.returncode == 0, done.stderr
     up = json.loads(done.stdout)
     assert up["check"]["ok"] is True
-    assert set(up["seconds"]) == {"prepare", "network", "nodes", "check"}
+    assert set(up["seconds"]) == {"prepare", "network", "nodes", "services", "check"}
     assert "node1: ready: " in done.stderr
     assert "\x1b" not in done.stderr + done.stdout
     status = json.loads(cli("status", "--name", NAME, "-o", "json").stdout)

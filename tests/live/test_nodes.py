@@ -154,7 +154,9 @@ def test_native_files_stay_to_be_read(live: Running) -> None:
         "03-neighbour.ip",
         "04-fdb.bridge",
         "05-route.ip",
-        "06-flannel.iptables",
+        "06-kubelet.iptables",
+        "07-kube-proxy.iptables",
+        "08-flannel.iptables",
     ]
 
 

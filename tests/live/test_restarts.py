@@ -158,7 +158,9 @@ def test_a_spec_that_changes_while_its_node_is_stopped(make: Callable[..., Runni
             "01-link.ip",
             "02-address.ip",
             "03-route.ip",
-            "04-flannel.iptables",
+            "04-kubelet.iptables",
+            "05-kube-proxy.iptables",
+            "06-flannel.iptables",
         ]
 
 
