@@ -16,10 +16,11 @@ from testbed.existing import Narrator, cluster_of, locked, states_of
 from testbed.node import container, features, image, inventory, underlay
 from testbed.node.parallel import each
 from testbed.node.progress import silent
+from testbed.node.services import Kept
 from testbed.plan import cni, plan, require
 from testbed.services.converge import converge
 from testbed.services.kept import kept_by
-from testbed.services.state import Kept, held, seen
+from testbed.services.state import held, seen
 from testbed.topology import changes
 from testbed.topology.load_balancer import addressed
 from testbed.topology.model import Cluster
@@ -94,7 +95,9 @@ def _change(
         networks = _networks(client, name, before)
         wanted = alter(before)
         now = addressed(wanted, networks.subnets)
-        _require_running(now, listings)
+        _require_current(name, listings)
+        if now.pods != before.pods:
+            _require_running(now, listings)
         if now.pods != before.pods:
             stay = {pod.key for pod in now.pods if pod in before.pods}
             if len(stay) < len(before.pods):
@@ -102,7 +105,9 @@ def _change(
                 kept = converge(client, before, networks, listings, pods, tell, before=kept)
             states = _sync(client, now, networks, listings, tell)
         pods = seen(now, states)
-        converge(client, now, networks, listings, pods, tell, before=kept)
+        # Where nothing is to change, nodes compare what they should hold with their kernels.
+        known = None if now == before else kept
+        converge(client, now, networks, listings, pods, tell, before=known)
     return _difference(before, now)
 
 
@@ -130,13 +135,24 @@ def _networks(client: docker.DockerClient, name: str, cluster: Cluster) -> Under
     return Underlay({each.name: found[each.name] for each in cluster.networks})
 
 
-def _require_running(cluster: Cluster, listings: Mapping[str, Listing]) -> None:
-    """Pods could not be placed on a node that does not run; Services reach it at its next `up`."""
-    for node in {pod.node for pod in cluster.pods}:
-        if listings.get(node, {}).get("State") != "running":
+def _require_current(name: str, listings: Mapping[str, Listing]) -> None:
+    """An agent of another version may read a document otherwise than it is meant."""
+    reference = image.reference()
+    for machine, listing in listings.items():
+        if listing["Image"] != reference:
             raise NodeError(
-                f"node {node} of testbed {cluster.name!r} does not run. `testbed up` with the same "
-                "topology brings it back."
+                f"{machine} of testbed {name!r} runs image {listing['Image']}, and this version of "
+                f"testbed needs {reference}. `testbed up` with the same topology makes it anew."
+            )
+
+
+def _require_running(cluster: Cluster, listings: Mapping[str, Listing]) -> None:
+    """Every machine is told of other pods; of other Services alone, those that run."""
+    for machine in cluster.machines:
+        if listings.get(machine, {}).get("State") != "running":
+            raise NodeError(
+                f"{machine} of testbed {cluster.name!r} does not run, and pods can only be changed "
+                "when all nodes do. `testbed up` with the same topology brings it back."
             )
 
 

@@ -15,7 +15,7 @@ from testbed.errors import UsageError
 from testbed.node import container, details, inventory, lock, underlay
 from testbed.node.parallel import each
 from testbed.services.kept import kept_by, with_services
-from testbed.services.state import Inputs, seen
+from testbed.services.state import seen
 from testbed.services.status import entries
 from testbed.topology.model import Cluster, Router
 from testbed.topology.serialize import from_json
@@ -132,7 +132,7 @@ def describe(
     segments: Mapping[str, Segment],
     listings: Mapping[str, inventory.Listing],
     states: Mapping[str, Mapping[str, Any]],
-    kept: Inputs,
+    kept: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Join the topology, the engine's networks and listing and the agents' states to a status.
 

@@ -2,13 +2,14 @@
 
 ::
 
-    {"mode": "iptables", "base": GENERATION or null, "generation": GENERATION,
+    {"mode": "iptables", "base": GENERATION or null, "generation": GENERATION, "serial": NUMBER,
      "units": {"": UNIT, "ns/svc": UNIT, "ns/gone": null},
      "inputs": {"ns/svc": ANYTHING, "ns/gone": null},
      "files": [{"path", "content", "mode"}], "processes": [{"name", "argv", "reload", "files"}],
      "conntrack": [["-D", …]], "verify": false}
 
-Without ``base``, units and inputs are everything; with it, what differs from that generation.
+Without ``base``, units and inputs are everything; with it, what differs from that generation. Of
+two nodes, the one with the greater serial number was told later.
 """
 
 from __future__ import annotations
@@ -63,7 +64,13 @@ def check(given: Any) -> dict[str, Any]:
         raise TypeError("not a JSON object")
     document: dict[str, Any] = {**_DEFAULTS, **given}
     check_name(document["mode"], LABEL, "mode")
-    for key, kind in (("generation", str), ("units", dict), ("inputs", dict), ("verify", bool)):
+    for key, kind in (
+        ("generation", str),
+        ("serial", int),
+        ("units", dict),
+        ("inputs", dict),
+        ("verify", bool),
+    ):
         if not isinstance(document[key], kind):
             raise TypeError(f"{key!r} must be of type {kind.__name__}")
     base = document["base"]

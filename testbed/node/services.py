@@ -6,18 +6,21 @@ The format of a document and its answer is that of ``testbed-agent services``.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from testbed.errors import ApplyError
-from testbed.node import archive
+from testbed.node import archive, parallel
 from testbed.node.container import run
 from testbed.node.creation import Listing
 
 if TYPE_CHECKING:
     import docker
 
-__all__ = ["deliver", "inputs"]
+__all__ = ["Kept", "deliver", "latest"]
 
 _KEPT = "/var/lib/testbed/services"
 _SECONDS = 120.0
@@ -48,29 +51,37 @@ def deliver(
     return answer
 
 
-def inputs(client: docker.DockerClient, listing: Listing) -> tuple[str, dict[str, Any]]:
-    """The generation that a node keeps, running or not, and what it was made of; else nothing."""
-    try:
-        state, *parts = _texts(client, listing)
-        generation = json.loads(state)["generation"]
-        found = {key: value for part in parts for key, value in json.loads(part).items()}
-    except (FileNotFoundError, ValueError):
-        return "", {}
-    return (generation, dict(sorted(found.items()))) if generation else ("", {})
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What nodes keep of Services."""
+
+    generation: str = ""
+    """A name for exactly this; empty: nodes were never told of any, or not all of it."""
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    """What the rules were made of, by Service; where telling was interrupted, of those before."""
+    serial: int = 0
+    """When it was told, in nanoseconds since 1970: who did not run then, has an older one."""
+
+
+def latest(client: docker.DockerClient, listings: Iterable[Listing]) -> Kept:
+    """What the node keeps that was told last, running or not."""
+    texts = [each for each in parallel.each(partial(_texts, client), listings) if each]
+    states = [(json.loads(state), parts) for state, *parts in texts]
+    if not states:
+        return Kept()
+    state, parts = max(states, key=lambda each: (each[0]["serial"], each[0]["generation"] != ""))
+    found = {key: value for part in parts for key, value in json.loads(part).items()}
+    return Kept(state["generation"], dict(sorted(found.items())), state["serial"])
 
 
 def _texts(client: docker.DockerClient, listing: Listing) -> list[bytes]:
-    """What the node keeps, a line each: its state, then parts of the inputs.
-
-    Raises:
-        FileNotFoundError: it keeps nothing.
-    """
+    """What a node keeps, a line each: its state, then parts of the inputs; empty if nothing."""
     if listing["State"] == "running":
         script = f"cd {_KEPT} && cat state.json $(ls inputs/*.json)"
         _, out, _ = run(client, listing["Id"], ["sh", "-c", script], _SECONDS)
         return out.splitlines()
-    state = archive.read(client, listing["Id"], f"{_KEPT}/state.json")
-    try:
-        return [state, *archive.read_all(client, listing["Id"], f"{_KEPT}/inputs")]
-    except FileNotFoundError:
-        return [state]
+    found: list[bytes] = []
+    with suppress(FileNotFoundError):
+        found.append(archive.read(client, listing["Id"], f"{_KEPT}/state.json"))
+        found += archive.read_all(client, listing["Id"], f"{_KEPT}/inputs")
+    return found

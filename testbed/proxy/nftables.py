@@ -52,6 +52,7 @@ OBJECTS: tuple[KernelObject, ...] = ()
 
 _LONGEST = 240
 """Of 256 characters of an nftables name, 16 are left for prefixes such as ``endpoint-``."""
+_LONGEST_COMMENT = 128
 _MASQUERADE = "jump mark-for-masquerade"
 _PORTAL = "ip daddr . meta l4proto . th dport vmap"
 _NODE_PORT = "ip daddr != 127.0.0.0/8 meta l4proto . th dport vmap"
@@ -213,7 +214,7 @@ class _Port:
                 self.rules.element(served, key, f"goto {self.external if external else inside}")
             if not reached:
                 verdict = "drop" if self.usable else "goto reject-chain"
-                self.rules.element(unserved, f'{key} comment "{portal.name}"', verdict)
+                self.rules.element(unserved, f"{key} {_comment(portal)}", verdict)
 
     def _restrict(self, address: IPv4Address) -> None:
         """Source ranges of a load balancer; its own address where the node may use it."""
@@ -223,7 +224,7 @@ class _Port:
             sources.append(IPv4Network(address))
         others = f"ip saddr != {_anonymous(collapse_addresses(sources))} drop"
         self.rules.chains[self.firewall] = [others]
-        key = f'{self._key(address)} comment "{portal.name}"'
+        key = f"{self._key(address)} {_comment(portal)}"
         self.rules.element("firewall-ips", key, f"goto {self.firewall}")
 
     def _balance(self) -> None:
@@ -305,3 +306,8 @@ def _duration(seconds: int) -> str:
         if count:
             parts.append(f"{count}{unit}")
     return "".join(parts)
+
+
+def _comment(portal: Portal) -> str:
+    """The Service's port, as far as nft takes it; legal names can be longer."""
+    return f'comment "{portal.name[:_LONGEST_COMMENT]}"'

@@ -9,9 +9,9 @@ from testbed.dataplane.underlay import Underlay
 from testbed.node import services as delivery
 from testbed.node.inventory import Listing
 from testbed.node.parallel import each
+from testbed.node.services import Kept
 from testbed.services import documents, state
 from testbed.services.announced import await_announcers, holders
-from testbed.services.state import Kept
 from testbed.topology.model import Cluster, Node
 from testbed.topology.portals import Seen
 

@@ -5,6 +5,7 @@ The format is that of ``testbed-agent services``.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,9 +14,9 @@ from testbed.announce import plan as announce
 from testbed.dataplane.spec import Unit
 from testbed.dataplane.underlay import Underlay
 from testbed.dataplane.vantage import LARGE, Vantage
+from testbed.node.services import Kept
 from testbed.plan import ProxyPlanner, proxy, vantage
 from testbed.services import conntrack, state
-from testbed.services.state import Kept
 from testbed.topology.model import Cluster, Node
 from testbed.topology.portals import Portal
 
@@ -70,6 +71,7 @@ def document(cluster: Cluster, node: Node, underlay: Underlay, change: Update) -
         "mode": cluster.proxy,
         "base": change.base,
         "generation": change.now.generation,
+        "serial": time.time_ns(),
         "units": units,
         "inputs": {key: change.now.inputs.get(key) for key in change.keys},
         "files": [asdict(each) for each in files],

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from testbed.node import services as delivery
 from testbed.node.inventory import Listing, role
+from testbed.node.services import Kept
 from testbed.services import state
-from testbed.services.state import Kept
 from testbed.topology.model import Cluster
 
 if TYPE_CHECKING:
@@ -18,13 +18,8 @@ __all__ = ["kept_by", "with_services"]
 
 
 def kept_by(client: docker.DockerClient, listings: Mapping[str, Listing]) -> Kept:
-    """The Services of the first node that holds any; running ones are asked first."""
-    nodes = [each for each in listings.values() if role(each) == "node"]
-    for listing in sorted(nodes, key=lambda each: each["State"] != "running"):
-        generation, inputs = delivery.inputs(client, listing)
-        if generation:
-            return Kept(generation, inputs)
-    return Kept("", {})
+    """The Services of the node that was told last: others may not have run then."""
+    return delivery.latest(client, [each for each in listings.values() if role(each) == "node"])
 
 
 def with_services(

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import sha256
 from ipaddress import IPv4Address
 from typing import Any
 
+from testbed.node.services import Kept
 from testbed.topology.model import Cluster
 from testbed.topology.portals import Portal, Seen, portals, slices
 from testbed.topology.serialize import (
@@ -22,7 +23,7 @@ from testbed.topology.serialize import (
     slice_to_json,
 )
 
-__all__ = ["Inputs", "Kept", "held", "joined", "kept", "pieces", "seen"]
+__all__ = ["Inputs", "held", "joined", "kept", "pieces", "seen"]
 
 Inputs = dict[str, Any]
 """Service ``namespace/name`` → ``{"service": … or None, "written": slices, "slices": slices}``.
@@ -51,15 +52,6 @@ def seen(cluster: Cluster, states: Mapping[str, Mapping[str, Any]]) -> dict[str,
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """What nodes keep of Services."""
-
-    generation: str
-    """A name for exactly this; empty: nodes were never told of any."""
-    inputs: Inputs
-
-
 def kept(cluster: Cluster, pods: Mapping[str, Seen]) -> tuple[Kept, dict[str, tuple[Portal, ...]]]:
     """What nodes are to keep given the pods that run, and what kube-proxy makes rules of."""
     found: Inputs = {
@@ -79,7 +71,7 @@ def kept(cluster: Cluster, pods: Mapping[str, Seen]) -> tuple[Kept, dict[str, tu
     return Kept(generation, found), portals(cluster.services, (*cluster.slices, *selected))
 
 
-def held(cluster: Cluster, inputs: Inputs) -> Cluster:
+def held(cluster: Cluster, inputs: Mapping[str, Any]) -> Cluster:
     """``cluster`` with the Services and slices that its nodes keep."""
     entries = inputs.values()
     return replace(
@@ -89,7 +81,7 @@ def held(cluster: Cluster, inputs: Inputs) -> Cluster:
     )
 
 
-def joined(inputs: Inputs) -> dict[str, tuple[Portal, ...]]:
+def joined(inputs: Mapping[str, Any]) -> dict[str, tuple[Portal, ...]]:
     """What kube-proxy makes rules of: Service key → its portals."""
     return portals(
         (service_from_json(each["service"]) for each in inputs.values() if each["service"]),

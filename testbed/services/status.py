@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from testbed.services.state import Inputs
 from testbed.topology.model import Cluster
 from testbed.topology.portals import Seen
 from testbed.topology.serialize import service_from_json, slice_from_json
@@ -14,7 +13,9 @@ from testbed.topology.service import EndpointSlice, Service
 __all__ = ["entries"]
 
 
-def entries(cluster: Cluster, kept: Inputs, pods: Mapping[str, Seen]) -> list[dict[str, Any]]:
+def entries(
+    cluster: Cluster, kept: Mapping[str, Any], pods: Mapping[str, Seen]
+) -> list[dict[str, Any]]:
     """One entry for each Service, by namespace and name."""
     names = {str(known.address): key for key, known in pods.items()}
     hosts = {pod.key for pod in cluster.pods if pod.host_network}

@@ -31,6 +31,7 @@ def complete(
     others: Iterable[Service] = (),
 ) -> tuple[Service, ...]:
     """The Services with everything chosen, in the same order; ``others`` run already."""
+    others = tuple(others)
     addresses: dict[IPv4Address, str] = {}
     ports: dict[int, str] = {}
     for service in others:
@@ -55,7 +56,37 @@ def complete(
                 )
             service = replace(service, cluster_ip=address)
         found.append(_with_node_ports(service, each, free_ports, problems))
+    _check_claims(declared, found, others, problems)
     return tuple(found)
+
+
+def _check_claims(
+    declared: Sequence[ServiceDeclaration],
+    found: Sequence[Service],
+    others: Iterable[Service],
+    problems: Problems,
+) -> None:
+    """An address and port lead to one Service: kube-proxy would take either, or refuse both."""
+    owners = {claim: service.key for service in others for claim in _claims(service)}
+    for each, service in zip(declared, found, strict=True):
+        for claim in dict.fromkeys(_claims(service)):
+            owner = owners.setdefault(claim, service.key)
+            address, port, protocol = claim
+            if owner != service.key and address != each.service.cluster_ip:  # that is told already
+                problems.add(
+                    each.place,
+                    f"{address} at port {port}/{protocol}, for Service {service.key}, is that of "
+                    f"Service {owner}; use another address or port",
+                )
+
+
+def _claims(service: Service) -> Iterator[tuple[IPv4Address, int, str]]:
+    """What reaches a Service besides node ports."""
+    given = (service.cluster_ip, service.load_balancer_ip, *service.external_ips)
+    for address in given:
+        for port in service.ports if address else ():
+            assert address
+            yield address, port.port, port.protocol
 
 
 def _node_ports(service: Service) -> Iterator[int]:

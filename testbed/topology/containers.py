@@ -30,6 +30,8 @@ _HONOURED = ("name", "image", "command", "args", "env", "workingDir", "ports")
 _IGNORED = {"imagePullPolicy", "resources", "terminationMessagePath", "terminationMessagePolicy"}
 _NO_PROBES = "no kubelet probes the containers; `testbed check` probes the network"
 _NO_VOLUMES = "every container sees the node image's own files; there are no volumes"
+_PRINTED = frozenset({"securityContext"})
+"""What kubectl prints empty, where nobody asked for anything."""
 _REFUSED = {
     "envFrom": "there are no ConfigMaps and Secrets; write the variables under env",
     "lifecycle": "no kubelet runs hooks; put the steps in command",
@@ -49,7 +51,7 @@ _REFUSED = {
 
 def read_container(section: Section, host_network: bool) -> ContainerDeclaration:
     """Read one entry of ``spec.containers``; what is wrong is replaced by a default."""
-    section.only(_HONOURED, _REFUSED, ignored=_IGNORED)
+    section.only(_HONOURED, _REFUSED, ignored=_IGNORED | (section.empty() & _PRINTED))
     name = section.valid("name", names.dns_label)
     if section.get("name") is None:
         section.problem("name", "missing; every container has a name, as in `name: web`")

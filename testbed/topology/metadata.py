@@ -28,10 +28,11 @@ def read_identity(
     metadata: Section, what: str, check: Callable[[str], str | None], example: str
 ) -> tuple[str | None, str]:
     """An object's name, None where it is wrong, and its namespace."""
+    chosen = {"generateName"} if metadata.get("name") is not None else set()
     metadata.only(
         ("name", "namespace", "labels", "annotations"),
         {"generateName": "names are chosen in the file; write name"},
-        ignored=METADATA_IGNORED,
+        ignored=METADATA_IGNORED | chosen,
     )
     if metadata.get("name") is None and "generateName" not in metadata.values:
         metadata.problem("name", f"missing; every {what} has a name, as in `name: {example}`")

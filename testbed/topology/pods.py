@@ -49,6 +49,8 @@ _IGNORED = {
     *("serviceAccountName", "terminationGracePeriodSeconds", "tolerations"),
 }
 _USE_SELECTOR = "use nodeName, or nodeSelector with labels of the nodes"
+_PRINTED = frozenset({"securityContext"})
+"""What kubectl prints empty, where nobody asked for anything."""
 _REFUSED = {
     "activeDeadlineSeconds": "nothing ends a pod by time",
     "affinity": _USE_SELECTOR,
@@ -98,7 +100,7 @@ def read_template(
 
     ``conditions`` are those that hold, for its readiness gates.
     """
-    spec.only(_HONOURED, _REFUSED, ignored=_IGNORED)
+    spec.only(_HONOURED, _REFUSED, ignored=_IGNORED | (spec.empty() & _PRINTED))
     host_network = spec.flag("hostNetwork") or False
     pod = PodDeclaration(
         place=metadata.place_of("name"),

@@ -77,6 +77,10 @@ class Section:
         value = self.values.get(key)
         return None if value is None or value.data is None else value
 
+    def empty(self) -> frozenset[str]:
+        """The keys of empty mappings and lists: they ask for nothing, and kubectl prints them."""
+        return frozenset(key for key, value in self.values.items() if value.data in ({}, ()))
+
     def only(
         self,
         known: Collection[str],

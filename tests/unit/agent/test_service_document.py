@@ -10,7 +10,12 @@ import pytest
 from testbed.agent.errors import AgentError
 from testbed.agent.service_document import check, load
 
-GOOD: dict[str, Any] = {"mode": "iptables", "generation": "g1", "units": {"": {"iptables": ""}}}
+GOOD: dict[str, Any] = {
+    "mode": "iptables",
+    "generation": "g1",
+    "serial": 1,
+    "units": {"": {"iptables": ""}},
+}
 
 
 def test_what_may_be_left_out() -> None:
@@ -25,6 +30,7 @@ def test_what_may_be_left_out() -> None:
     [
         ({"base": ""}, "'generation' and 'base' must be text that is not empty"),
         ({"generation": ""}, "'generation' and 'base' must be text that is not empty"),
+        ({"serial": "1"}, "'serial' must be of type int"),
         ({"mode": "../x"}, "mode '../x' is not a name"),
         ({"units": []}, "'units' must be of type dict"),
         ({"units": {"a": None}}, "name of a Service in units '' is not a name"),

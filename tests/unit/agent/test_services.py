@@ -49,7 +49,7 @@ def document(units: dict[str, Any], base: str | None, generation: str, **more: A
     """A checked document whose inputs are the names of its units."""
     inputs = {key: unit and {"of": key} for key, unit in units.items() if key}
     names = {"units": units, "base": base, "generation": generation, "inputs": inputs}
-    return check({"mode": "iptables", **names, **more})
+    return check({"mode": "iptables", "serial": int(generation[1:]), **names, **more})
 
 
 FIRST = {"": dispatch("a", "b"), "d/a": service("a", "1", "2"), "d/b": service("b", "1")}
@@ -241,19 +241,48 @@ def test_files_come_and_go(kernel: Kernel, tmp_path: Path) -> None:
     assert kept_services.processes() == []
 
 
+DELETION = ["-D", "-p", "udp", "--orig-dst", "10.96.0.10", "--dst-nat", "10.244.0.9"]
+LISTED = """\
+udp      17 29 src=10.244.0.2 dst=10.96.0.10 sport=5353 dport=53 src=10.244.0.9 dst=10.244.0.2 \
+sport=53 dport=5353 mark=0 use=1
+udp      17 29 src=10.244.0.2 dst=10.96.0.77 sport=5353 dport=53 src=10.244.0.8 dst=10.244.0.2 \
+sport=53 dport=5353 [ASSURED] mark=0 use=1
+"""
+
+
+@pytest.fixture
+def connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of UDP."""
+    monkeypatch.setattr(services, "run", lambda _: LISTED.encode())
+
+
+@pytest.mark.usefixtures("connections")
 def test_connections_are_deleted_after_the_rules(kernel: Kernel) -> None:
-    """That there is none is no error; anything else is, and leaves no generation."""
-    deletion = ["-D", "--orig-dst", "10.96.0.10", "-p", "udp"]
+    """Those that are there; an error leaves no generation."""
+    kernel.answers["conntrack"] = Completed(0, b"", b"1 flow entries have been deleted.\n")
+    others = [["-D", "-p", "udp", "--orig-dst", "10.96.0.11"], [*DELETION[:-1], "10.244.0.8"]]
+    answer = services.apply(document(FIRST, None, "g1", conntrack=[*others, DELETION]))
+    deleted = [each for each in answer["changes"] if each.startswith("conntrack")]
+    assert deleted == [" ".join(["conntrack", *DELETION])]
     kernel.answers["conntrack"] = Completed(1, b"", b"0 flow entries have been deleted.\n")
-    answer = services.apply(document(FIRST, None, "g1", conntrack=[deletion]))
-    assert "conntrack" not in " ".join(answer["changes"])
-    kernel.answers["conntrack"] = Completed(0, b"", b"2 flow entries have been deleted.\n")
-    answer = services.apply(document({}, "g1", "g2", conntrack=[deletion]))
-    assert answer["changes"] == [" ".join(["conntrack", *deletion])]
+    assert services.apply(document({}, "g1", "g2", conntrack=[DELETION]))["changes"] == []
     kernel.answers["conntrack"] = Completed(2, b"", b"no netlink\n")
     with pytest.raises(CommandError, match="no netlink"):
-        services.apply(document({}, "g2", "g3", conntrack=[deletion]))
+        services.apply(document({}, "g2", "g3", conntrack=[DELETION]))
     assert kept_services.read("state")["generation"] == ""
+    assert kept_services.read("state")["serial"] == 2
+
+
+@pytest.mark.usefixtures("connections")
+@pytest.mark.parametrize(
+    "selection",
+    [["--orig-dst", "10.96.0.77"], ["--dport", "53"], ["--dport", "53", "--dst-nat", "10.244.0.8"]],
+)
+def test_what_selects_connections(kernel: Kernel, selection: list[str]) -> None:
+    """The address and port that a client asked for, and who was to answer."""
+    deletion = ["-D", "-p", "udp", *selection]
+    kernel.answers["conntrack"] = Completed(0, b"", b"")
+    assert services.apply(document({}, None, "g1", conntrack=[deletion]))["changes"]
 
 
 def test_pid_1_is_told_of_processes(

@@ -10,6 +10,7 @@ import pytest
 
 from testbed.errors import ApplyError
 from testbed.node import archive, services
+from testbed.node.services import Kept
 
 CLIENT = cast(docker.DockerClient, None)
 LISTING = cast(Any, {"Id": "1", "State": "running"})
@@ -56,16 +57,22 @@ def test_no_answer_shows_what_was_printed_instead(monkeypatch: pytest.MonkeyPatc
         services.deliver(CLIENT, "t-node1", {})
 
 
+def state(generation: str, serial: int) -> str:
+    """The first line of what a node keeps."""
+    return json.dumps({"generation": generation, "serial": serial})
+
+
 def test_what_a_node_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
     """A line for its state, then parts of what it was told."""
-    lines = ['{"generation":"g1"}', '{"d/b":{"spec":{}}}', '{"d/a":{"spec":{}}}']
+    lines = [state("g1", 7), '{"d/b":{"spec":{}}}', '{"d/a":{"spec":{}}}']
     answering(monkeypatch, "\n".join(lines) + "\n")
-    assert services.inputs(CLIENT, LISTING) == ("g1", {"d/a": {"spec": {}}, "d/b": {"spec": {}}})
+    inputs: dict[str, Any] = {"d/a": {"spec": {}}, "d/b": {"spec": {}}}
+    assert services.latest(CLIENT, [LISTING]) == Kept("g1", inputs, 7)
 
 
 def test_what_a_stopped_node_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same, from archives."""
-    files = {"state.json": b'{"generation":"g1"}', "inputs": b'{"d/a":{"spec":{}}}'}
+    files = {"state.json": state("g1", 7).encode(), "inputs": b'{"d/a":{"spec":{}}}'}
 
     def read(_: object, container: str, path: str) -> list[bytes]:
         return [files[path.rpartition("/")[2]]]
@@ -73,11 +80,31 @@ def test_what_a_stopped_node_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive, "read", lambda *words: read(*words)[0])
     monkeypatch.setattr(archive, "read_all", read)
     stopped = cast(Any, {"Id": "1", "State": "exited"})
-    assert services.inputs(CLIENT, stopped) == ("g1", {"d/a": {"spec": {}}})
+    assert services.latest(CLIENT, [stopped]) == Kept("g1", {"d/a": {"spec": {}}}, 7)
 
 
-@pytest.mark.parametrize("out", ["", '{"generation":""}\n{"d/a":{}}\n'])
-def test_nothing_is_kept(monkeypatch: pytest.MonkeyPatch, out: str) -> None:
-    """Where no Services were ever delivered, or the last delivery was not finished."""
-    answering(monkeypatch, out)
-    assert services.inputs(CLIENT, LISTING) == ("", {})
+def test_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no Services were ever delivered."""
+    answering(monkeypatch, "")
+    assert services.latest(CLIENT, [LISTING]) == Kept()
+
+
+def told(monkeypatch: pytest.MonkeyPatch, *states: tuple[str, int]) -> Kept:
+    """What several nodes keep together; each was told of a Service of its own."""
+    texts = {
+        str(number): [state(*each).encode(), f'{{"d/{number}":{{}}}}'.encode()]
+        for number, each in enumerate(states)
+    }
+    monkeypatch.setattr(services, "_texts", lambda _, listing: texts[listing["Id"]])
+    return services.latest(CLIENT, [cast(Any, {"Id": key}) for key in texts])
+
+
+def test_the_node_that_was_told_last_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another one did not run then."""
+    assert told(monkeypatch, ("g1", 1), ("g2", 2), ("g1", 1)) == Kept("g2", {"d/1": {}}, 2)
+
+
+def test_an_interruption_forgets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a generation everything is sent again, but Services are still known."""
+    assert told(monkeypatch, ("", 1), ("", 1)) == Kept("", {"d/0": {}}, 1)
+    assert told(monkeypatch, ("", 1), ("g1", 1)) == Kept("g1", {"d/1": {}}, 1)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from testbed.dataplane.vantage import LARGE
+from testbed.node.services import Kept
 from testbed.services import documents, state
-from testbed.services.state import Kept
 from testbed.topology.model import Cluster
 from testbed.topology.portals import Seen
 from tests.unit.services.cluster import DNS, UNDERLAY, WEB, cluster, running, written

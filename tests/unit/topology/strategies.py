@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address
 from typing import Any
+from zlib import crc32
 
 from hypothesis import strategies as st
 
@@ -219,7 +221,8 @@ def _services(draw: st.DrawFn, name: str) -> dict[str, Any]:
     }
     if kind != "ClusterIP":
         spec["externalTrafficPolicy"] = draw(_POLICIES)
-        spec["externalIPs"] = ["192.0.2.1"]
+        digest = crc32(name.encode())  # an address is one Service's
+        spec["externalIPs"] = [str(IPv4Address("11.0.0.1") + digest % 2**24)]
     elif draw(st.booleans()):
         spec["clusterIP"] = "None"
     if kind == "LoadBalancer":
