@@ -65,23 +65,25 @@ class Kept:
 
 def latest(client: docker.DockerClient, listings: Iterable[Listing]) -> Kept:
     """What the node keeps that was told last, running or not."""
-    texts = [each for each in parallel.each(partial(_texts, client), listings) if each]
-    states = [(json.loads(state), parts) for state, *parts in texts]
-    if not states:
+    present = list(listings)
+    states = parallel.each(partial(_lines, client, path="state.json"), present)
+    told = [
+        (json.loads(*state), each) for state, each in zip(states, present, strict=True) if state
+    ]
+    if not told:
         return Kept()
-    state, parts = max(states, key=lambda each: (each[0]["serial"], each[0]["generation"] != ""))
-    found = {key: value for part in parts for key, value in json.loads(part).items()}
-    return Kept(state["generation"], dict(sorted(found.items())), state["serial"])
+    state, node = max(told, key=lambda each: (each[0]["serial"], each[0]["generation"] != ""))
+    parts = _lines(client, node, path="inputs")
+    inputs = {key: value for part in parts for key, value in json.loads(part).items()}
+    return Kept(state["generation"], dict(sorted(inputs.items())), state["serial"])
 
 
-def _texts(client: docker.DockerClient, listing: Listing) -> list[bytes]:
-    """What a node keeps, a line each: its state, then parts of the inputs; empty if nothing."""
+def _lines(client: docker.DockerClient, listing: Listing, *, path: str) -> list[bytes]:
+    """The lines of what a node keeps at ``path``, a file or a directory; none if it keeps none."""
+    where = f"{_KEPT}/{path}"
     if listing["State"] == "running":
-        script = f"cd {_KEPT} && cat state.json $(ls inputs/*.json)"
-        _, out, _ = run(client, listing["Id"], ["sh", "-c", script], _SECONDS)
-        return out.splitlines()
-    found: list[bytes] = []
+        script = f"find {where} -name '*.json' -exec cat {{}} +"
+        return run(client, listing["Id"], ["sh", "-c", script], _SECONDS)[1].splitlines()
     with suppress(FileNotFoundError):
-        found.append(archive.read(client, listing["Id"], f"{_KEPT}/state.json"))
-        found += archive.read_all(client, listing["Id"], f"{_KEPT}/inputs")
-    return found
+        return archive.read_all(client, listing["Id"], where)
+    return []

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,8 +14,9 @@ from typing import Any
 import pytest
 
 from testbed.dataplane.features import Features
+from testbed.errors import NodeError
 from tests.live import asking
-from tests.live.conftest import SLOWNESS, Lasting, Running
+from tests.live.conftest import SLOWNESS, Cli, Lasting, Running
 
 MODES = ["iptables", "nftables", "ipvs"]
 _LOAD = """\
@@ -256,3 +259,64 @@ def test_services_survive_a_restart(testbed: Running) -> None:
     assert asking.tcp(source, address, 80).outcome == "answered"
     assert testbed.apply(service("keep")).is_empty
     testbed.delete(deployment("keep", 1), service("keep"))
+
+
+def names(testbed: Running) -> list[str]:
+    """The Services that there are."""
+    return [each["name"] for each in testbed.status()["services"]]
+
+
+def test_a_killed_command_forgets_nothing(testbed: Running, cli: Cli) -> None:
+    """The next one finds all Services, and finishes what the first began."""
+    testbed.apply(deployment("old", 1), service("old"))
+    documents = [service(f"more-{number:02}") for number in range(40)]
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        file.write("\n---\n".join(json.dumps(each) for each in documents))
+        file.flush()
+        for delay in (0.25, 0.35, 0.45):
+            process = cli.start("apply", "-f", file.name, "--name", testbed.name)
+            time.sleep(delay * SLOWNESS)
+            process.kill()
+            process.communicate()
+            assert "old" in names(testbed)
+        assert cli("apply", "-f", file.name, "--name", testbed.name).returncode == 0
+    assert {"old", "more-00", "more-39"} <= set(names(testbed))
+    source = testbed.pods["netexec-node1-1"]
+    address = entry(testbed, "old")["cluster_ip"]
+    assert asking.tcp(source, address, 80).outcome == "answered"
+    testbed.delete(*documents, deployment("old", 1), service("old"))
+    assert names(testbed) == []
+
+
+def test_a_node_that_did_not_run_learns_what_changed(testbed: Running) -> None:
+    """It is not asked, and gets everything at the next change; pods wait for all nodes."""
+    testbed.apply(service("before"))
+    testbed.client.api.stop(testbed.container("node1"), timeout=1)
+    testbed.apply(service("during"))
+    with pytest.raises(NodeError, match=r"node1 of testbed .* does not run"):
+        testbed.apply(deployment("during", 1))
+    testbed.client.api.start(testbed.container("node1"))
+    assert names(testbed) == ["before", "during"]
+    testbed.check()
+    testbed.apply(deployment("during", 1), service("after"))
+    source = testbed.pods["netexec-node1-1"]
+    address = entry(testbed, "during")["cluster_ip"]
+    assert asking.tcp(source, address, 80).outcome == "answered"
+    testbed.delete(deployment("during", 1), *(service(name) for name in names(testbed)))
+
+
+def test_applying_again_repairs(testbed: Running) -> None:
+    """Rules that somebody removed come back with the same manifests."""
+    testbed.apply(deployment("fix", 1), service("fix"))
+    source, node = testbed.pods["netexec-node1-1"], testbed.nodes["node1"]
+    address = entry(testbed, "fix")["cluster_ip"]
+    flush = {
+        "iptables": ["iptables", "-t", "nat", "-F", "KUBE-SERVICES"],
+        "nftables": ["nft", "flush", "map", "ip", "kube-proxy", "service-ips"],
+        "ipvs": ["ipvsadm", "--clear"],
+    }
+    node.run(*flush[testbed.cluster.proxy])
+    assert asking.tcp(source, address, 80).outcome != "answered"
+    assert testbed.apply(service("fix")).is_empty
+    assert asking.tcp(source, address, 80).outcome == "answered"
+    testbed.delete(deployment("fix", 1), service("fix"))

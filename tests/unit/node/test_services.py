@@ -57,30 +57,31 @@ def test_no_answer_shows_what_was_printed_instead(monkeypatch: pytest.MonkeyPatc
         services.deliver(CLIENT, "t-node1", {})
 
 
-def state(generation: str, serial: int) -> str:
-    """The first line of what a node keeps."""
-    return json.dumps({"generation": generation, "serial": serial})
+def telling(
+    monkeypatch: pytest.MonkeyPatch, *nodes: tuple[str, int], where: str = "running"
+) -> Kept:
+    """What several nodes keep together; each was told of Services of its own."""
+
+    def lines(container: str, path: str) -> list[bytes]:
+        generation, serial = nodes[int(container)]
+        if path.endswith("state.json"):
+            return [json.dumps({"generation": generation, "serial": serial}).encode()]
+        return [f'{{"d/{container}b":{{}}}}'.encode(), f'{{"d/{container}a":{{}}}}'.encode()]
+
+    def run(_: object, container: str, argv: list[str], seconds: float) -> tuple[int, bytes, bytes]:
+        return 0, b"\n".join(lines(container, argv[2].split()[1])) + b"\n", b""
+
+    monkeypatch.setattr(services, "run", run)
+    monkeypatch.setattr(archive, "read_all", lambda _, container, path: lines(container, path))
+    listings = [cast(Any, {"Id": str(n), "State": where}) for n in range(len(nodes))]
+    return services.latest(CLIENT, listings)
 
 
-def test_what_a_node_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A line for its state, then parts of what it was told."""
-    lines = [state("g1", 7), '{"d/b":{"spec":{}}}', '{"d/a":{"spec":{}}}']
-    answering(monkeypatch, "\n".join(lines) + "\n")
-    inputs: dict[str, Any] = {"d/a": {"spec": {}}, "d/b": {"spec": {}}}
-    assert services.latest(CLIENT, [LISTING]) == Kept("g1", inputs, 7)
-
-
-def test_what_a_stopped_node_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same, from archives."""
-    files = {"state.json": state("g1", 7).encode(), "inputs": b'{"d/a":{"spec":{}}}'}
-
-    def read(_: object, container: str, path: str) -> list[bytes]:
-        return [files[path.rpartition("/")[2]]]
-
-    monkeypatch.setattr(archive, "read", lambda *words: read(*words)[0])
-    monkeypatch.setattr(archive, "read_all", read)
-    stopped = cast(Any, {"Id": "1", "State": "exited"})
-    assert services.latest(CLIENT, [stopped]) == Kept("g1", {"d/a": {"spec": {}}}, 7)
+@pytest.mark.parametrize("where", ["running", "exited"])
+def test_what_a_node_keeps(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """A line for its state, then lines of what it was told; from archives if it stopped."""
+    found = telling(monkeypatch, ("g1", 7), where=where)
+    assert found == Kept("g1", {"d/0a": {}, "d/0b": {}}, 7)
 
 
 def test_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,22 +90,14 @@ def test_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     assert services.latest(CLIENT, [LISTING]) == Kept()
 
 
-def told(monkeypatch: pytest.MonkeyPatch, *states: tuple[str, int]) -> Kept:
-    """What several nodes keep together; each was told of a Service of its own."""
-    texts = {
-        str(number): [state(*each).encode(), f'{{"d/{number}":{{}}}}'.encode()]
-        for number, each in enumerate(states)
-    }
-    monkeypatch.setattr(services, "_texts", lambda _, listing: texts[listing["Id"]])
-    return services.latest(CLIENT, [cast(Any, {"Id": key}) for key in texts])
-
-
 def test_the_node_that_was_told_last_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another one did not run then."""
-    assert told(monkeypatch, ("g1", 1), ("g2", 2), ("g1", 1)) == Kept("g2", {"d/1": {}}, 2)
+    found = telling(monkeypatch, ("g1", 1), ("g2", 2), ("g1", 1))
+    assert (found.generation, set(found.inputs)) == ("g2", {"d/1a", "d/1b"})
 
 
 def test_an_interruption_forgets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a generation everything is sent again, but Services are still known."""
-    assert told(monkeypatch, ("", 1), ("", 1)) == Kept("", {"d/0": {}}, 1)
-    assert told(monkeypatch, ("", 1), ("g1", 1)) == Kept("g1", {"d/1": {}}, 1)
+    found = telling(monkeypatch, ("", 1), ("", 1))
+    assert (found.generation, set(found.inputs)) == ("", {"d/0a", "d/0b"})
+    assert telling(monkeypatch, ("", 1), ("g1", 1)).generation == "g1"
