@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from testbed.errors import UsageError
 from testbed.node import container, details, inventory, lock, underlay
 from testbed.node.parallel import each
-from testbed.services.kept import kept_by, with_services
+from testbed.services.kept import kept_as_told, with_services
 from testbed.services.state import seen
 from testbed.services.status import entries
 from testbed.topology.model import Cluster, Router
@@ -120,7 +120,7 @@ def status(client: docker.DockerClient, name: str, *, verbose: bool = False) -> 
     listings = inventory.containers(client, name)
     cluster = cluster_of(client, name, listings)
     states = states_of(client, listings)
-    kept = kept_by(client, listings).inputs
+    kept = kept_as_told(client, listings, states).inputs
     value = describe(cluster, underlay.find(client, name), listings, states, kept)
     if verbose:
         value |= details.read(client, cluster, listings, states)

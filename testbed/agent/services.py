@@ -65,7 +65,9 @@ def apply(document: Mapping[str, Any]) -> dict[str, Any]:
         if base is not None and (base, document["mode"]) != (own, state.get("mode")):
             return {"ok": False, "stale": own}
         _keep("state", {"serial": 0, **state, "generation": "", "mode": document["mode"]})
-        partial = base is not None and not document["verify"] and kept_services.intact()
+        # nft refuses a delta for a table that is gone; iptables-restore would make the chains.
+        intact = document["mode"] == "nftables" or kept_services.intact()
+        partial = base is not None and not document["verify"] and intact
         changes = _partly(document) if partial else None
         if changes is None:
             changes = _wholly(document)

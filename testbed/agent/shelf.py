@@ -13,7 +13,7 @@ from typing import Any
 
 __all__ = ["Shelf"]
 
-_FILES = 128
+_FILES = 32
 
 
 class Shelf:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import docker
 
 __all__ = [
+    "SERVICES",
     "SPEC",
     "STATE",
     "Listing",
@@ -37,6 +38,7 @@ __all__ = [
 ]
 
 STATE = "/var/lib/testbed/state.json"
+SERVICES = "/var/lib/testbed/services/state.json"
 _EXEC_SECONDS = 60.0
 _STATE_SECONDS, _STATE_PAUSE = 3.0, 0.05
 _BOOT_SECONDS = 600.0
@@ -209,18 +211,32 @@ def read_file(client: docker.DockerClient, listing: Listing, path: str) -> bytes
 def read_state(client: docker.DockerClient, listing: Listing) -> dict[str, Any]:
     """The agent's state file; empty where the node never booted.
 
-    One that has just been started has none for a moment.
+    One that has just been started has none for a moment. Of a node that runs it has the key
+    ``services``, too: which Services it keeps, and when it was told of them; empty: of none.
     """
     deadline = time.monotonic() + (_STATE_SECONDS if listing["State"] == "running" else 0)
     while True:
         try:
-            state = json.loads(read_file(client, listing, STATE))
+            return _state(client, listing)
         except (FileNotFoundError, ValueError):
             if time.monotonic() >= deadline:
                 return {}
             time.sleep(_STATE_PAUSE)
-        else:
-            return state if isinstance(state, dict) else {}
+
+
+def _state(client: docker.DockerClient, listing: Listing) -> dict[str, Any]:
+    """Both files in one exec, which is what takes time.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is not JSON.
+    """
+    if listing["State"] != "running":
+        return dict(json.loads(read_file(client, listing, STATE)))
+    _, out, _ = run(client, listing["Id"], ["cat", STATE, SERVICES])
+    text = out.decode()
+    state, end = json.JSONDecoder().raw_decode(text)
+    return {**state, "services": json.loads(text[end:] or "{}")}
 
 
 def _last_object(output: bytes) -> dict[str, Any]:

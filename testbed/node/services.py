@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from testbed.errors import ApplyError
 from testbed.node import archive, parallel
@@ -20,9 +20,10 @@ from testbed.node.creation import Listing
 if TYPE_CHECKING:
     import docker
 
-__all__ = ["Kept", "deliver", "latest"]
+__all__ = ["Kept", "deliver", "kept_on", "latest", "newest"]
 
 _KEPT = "/var/lib/testbed/services"
+State: TypeAlias = Mapping[str, Any]
 _SECONDS = 120.0
 """A first document of a thousand Services takes three."""
 
@@ -70,9 +71,19 @@ def latest(client: docker.DockerClient, listings: Iterable[Listing]) -> Kept:
     told = [
         (json.loads(*state), each) for state, each in zip(states, present, strict=True) if state
     ]
-    if not told:
-        return Kept()
-    state, node = max(told, key=lambda each: (each[0]["serial"], each[0]["generation"] != ""))
+    found = newest(told)
+    return kept_on(client, found[1], found[0]) if found else Kept()
+
+
+def newest(told: Iterable[tuple[State, Listing]]) -> tuple[State, Listing] | None:
+    """Of nodes with what they say that they keep, the one that was told last, and completely."""
+    return max(
+        told, key=lambda each: (each[0]["serial"], each[0]["generation"] != ""), default=None
+    )
+
+
+def kept_on(client: docker.DockerClient, node: Listing, state: State) -> Kept:
+    """What a node keeps, given its ``state.json``."""
     parts = _lines(client, node, path="inputs")
     inputs = {key: value for part in parts for key, value in json.loads(part).items()}
     return Kept(state["generation"], dict(sorted(inputs.items())), state["serial"])

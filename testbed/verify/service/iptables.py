@@ -59,6 +59,7 @@ _ENDS = {
     ("KUBE-FORWARD", "ACCEPT"): "let through",
     ("KUBE-NODEPORTS", "ACCEPT"): "the port of its health check is open",
 }
+_FENCES = ("KUBE-PROXY-FIREWALL", "KUBE-SOURCE-RANGES-FIREWALL", "KUBE-IPVS-OUT-FILTER")
 _COMMON = frozenset({*HOOKS, *_CHAINS} - {"KUBE-FORWARD", "KUBE-POSTROUTING", "KUBE-MARK-MASQ"})
 _WHOLE = frozenset({"KUBE-FORWARD", "KUBE-POSTROUTING"})
 
@@ -161,7 +162,7 @@ def _refused(chain: str, row: Saved, service: Facts) -> str:
     what = _portal(row, service)
     if row.target == "REJECT":
         return f"{what}: {words.REFUSED}" if what else words.REFUSED
-    why = words.RANGES if chain == "KUBE-PROXY-FIREWALL" else words.LOCALLY
+    why = words.RANGES if chain in _FENCES else words.LOCALLY
     return f"{words.DROPPED}: {why}"
 
 

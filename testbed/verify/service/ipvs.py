@@ -33,7 +33,7 @@ _SERVERS = "virtual servers: on its way in (hook INPUT), an endpoint is chosen f
 _TABLE = "ipvs"
 _COMMON = frozenset(
     {*iptables.HOOKS, "KUBE-SERVICES", "KUBE-NODE-PORT", "KUBE-PROXY-FIREWALL"}
-    | {"KUBE-SOURCE-RANGES-FIREWALL", "KUBE-IPVS-FILTER", "KUBE-IPVS-OUT-FILTER"}
+    | {"KUBE-IPVS-FILTER", "KUBE-IPVS-OUT-FILTER"}
 )
 _WHOLE = frozenset({"KUBE-FORWARD", "KUBE-POSTROUTING"})
 _CHAINS = {
@@ -41,6 +41,7 @@ _CHAINS = {
     "KUBE-LOAD-BALANCER": "load balancers",
     "KUBE-SOURCE-RANGES-FIREWALL": "only clients in the source ranges go on",
     "KUBE-IPVS-FILTER": "kube-ipvs0's addresses: only Services' ports are open",
+    "KUBE-IPVS-OUT-FILTER": "load balancers of whose source ranges the node itself is in none",
 }
 _SETS = {
     "KUBE-CLUSTER-IP": "the cluster IP is in the set",
@@ -73,6 +74,7 @@ def view(text: str, service: Facts, node: str) -> View:
             rule
             for row, rule in zip(rows, made, strict=True)
             if _within(row.option("--match-set"), members, service)
+            or row.option("--vaddr") in service.kinds
         }
     sections, kept = sliced(chains, iptables.STAGES, _COMMON, _WHOLE, own.__contains__)
     virtual = {each.key: each for each in _servers(servers, counters, service)}

@@ -53,7 +53,7 @@ def refused(case: Case, _: Scene) -> Iterator[Finding]:
     elif not service.usable:
         summary = (
             f"{where} has no endpoints on {node}, and its internalTrafficPolicy is Local: "
-            f"kube-proxy on {node} drops"
+            f"kube-proxy on {node} {'rejects' if service.mode == 'ipvs' else 'drops'}"
         )
         advice = f"run one of its pods on {node}, or use internalTrafficPolicy: Cluster"
         yield Finding(

@@ -211,8 +211,8 @@ class Service:
 
     @property
     def served(self) -> bool:
-        """Whether it was given to whom it must be; of IPVS the node itself answers a ping."""
-        return self.chosen is not None or (self.protocol == "icmp" and self.mode == "ipvs")
+        """Whether it was given to whom it must be."""
+        return self.chosen is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,8 +155,6 @@ def expect(
     """
     node = path.endpoint(cluster, observed, source.node)
     entered = path.expect(cluster, observed, source, node, facts)
-    if service.protocol == "icmp" and service.mode == "ipvs":
-        return node, entered
     behind = service.chosen or (
         next(iter(service.usable), None) if service.known and service.mode != "none" else None
     )
@@ -167,9 +165,10 @@ def expect(
         return behind.end, ((), ())  # a foreign address: the topology knows no way there
     legs = _legs(cluster, observed, source, behind.end, node, service, facts)
     legs = _addressed(legs, source, behind, service)
-    if source.pod and behind.end.pod and source.node == behind.end.node and service.mode != "ipvs":
+    if source.pod and behind.end.pod and source.node == behind.end.node:
         bridge = Devices(cluster, observed, facts).bridge
-        legs = _asking(legs[0], bridge, sights[0]), _asking(legs[1], bridge, sights[1])
+        there = legs[0] if service.mode == "ipvs" else _asking(legs[0], bridge, sights[0])
+        legs = there, _asking(legs[1], bridge, sights[1])
     return behind.end, legs
 
 
@@ -182,16 +181,20 @@ def _legs(
     service: Service,
     facts: Mapping[str, Facts],
 ) -> _Legs:
-    """A bridge translates what it forwards, but what IPVS does is done by the node itself."""
+    """As to the endpoint itself, but that IPVS takes the request from the node, not the bridge.
+
+    The reply goes to the client's own MAC address, so the bridge translates it back in every mode.
+    """
     near = source.pod and end.pod and source.node == end.node
+    if near and source.place == end.place:
+        legs = (path.hairpin(cluster, observed, source),) * 2
+    else:
+        legs = path.expect(cluster, observed, source, end, facts)
     if near and service.mode == "ipvs":
         into = path.expect(cluster, observed, source, node, facts)
         onward = path.expect(cluster, observed, node, end, facts)
-        return _joined(into[0], onward[0]), _joined(onward[1], into[1])
-    if near and source.place == end.place:
-        there = path.hairpin(cluster, observed, source)
-        return there, there
-    return path.expect(cluster, observed, source, end, facts)
+        return _joined(into[0], onward[0]), legs[1]
+    return legs
 
 
 def _asking(hops: _Hops, bridge: str, sights: Collection[Sight]) -> _Hops:
