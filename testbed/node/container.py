@@ -236,7 +236,7 @@ def _state(client: docker.DockerClient, listing: Listing) -> dict[str, Any]:
     _, out, _ = run(client, listing["Id"], ["cat", STATE, SERVICES])
     text = out.decode()
     state, end = json.JSONDecoder().raw_decode(text)
-    return {**state, "services": json.loads(text[end:] or "{}")}
+    return {**state, "services": json.loads(text[end:].strip() or "{}")}
 
 
 def _last_object(output: bytes) -> dict[str, Any]:
