@@ -8,8 +8,9 @@ from html import escape
 
 __all__ = ["curves"]
 
-_WIDTH, _HEIGHT = 640, 360
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 120, 48, 56
+_WIDTH, _HEIGHT = 720, 360
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 190, 48, 56
+_LINE = 16
 _COLOURS = ("#1f6feb", "#d29922", "#3fb950", "#bf3989")
 
 
@@ -40,13 +41,25 @@ def curves(
         parts.append(_line(_LEFT, y(tick), _WIDTH - _RIGHT, y(tick), "#d0d7de"))
         parts.append(_text(_LEFT - 8, y(tick) + 4, f"{tick:g}", "end"))
     parts += [_text(x(count), _HEIGHT - _BOTTOM + 20, f"{count:,}", "middle") for count in counts]
+    labels = _apart({name: y(row[-1]) for name, row in values.items()})
     for (name, row), colour in zip(sorted(values.items()), _COLOURS, strict=False):
         points = [(x(count), y(value)) for count, value in zip(counts, row, strict=True)]
         path = " ".join(f"{across:.1f},{down:.1f}" for across, down in points)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         parts += [f'<circle cx="{a:.1f}" cy="{b:.1f}" r="4" fill="{colour}"/>' for a, b in points]
-        parts.append(_text(points[-1][0] + 10, points[-1][1] + 4, f"{name} {row[-1]:.2f}", "start"))
+        words = f"{name} {row[-1]:.2f}"
+        parts.append(_text(points[-1][0] + 12, labels[name] + 4, words, "start"))
     return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _apart(places: Mapping[str, float]) -> dict[str, float]:
+    """Heights of labels, moved down where they would meet."""
+    found: dict[str, float] = {}
+    least = 0.0
+    for name in sorted(places, key=lambda each: places[each]):
+        found[name] = max(places[name], least)
+        least = found[name] + _LINE
+    return found
 
 
 def _ticks(top: float) -> list[float]:
