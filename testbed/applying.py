@@ -6,12 +6,11 @@ then pods go and come, then Services follow the pods that are there.
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from testbed import collection
 from testbed.dataplane.underlay import Underlay
 from testbed.errors import NodeError
 from testbed.existing import Narrator, cluster_of, locked, states_of
@@ -90,7 +89,7 @@ def delete(
 def _change(
     client: docker.DockerClient, name: str, alter: Callable[[Cluster], Cluster], tell: Narrator
 ) -> Change:
-    with locked(name, tell), _without_collection():
+    with locked(name, tell), collection.paused():  # a tenth of the time, with 10,000 endpoints
         listings = inventory.containers(client, name)
         cluster, kept, states = _read(client, name, listings)
         before = held(cluster, kept.inputs)
@@ -111,18 +110,6 @@ def _change(
         known = None if now == before else kept
         converge(client, now, networks, listings, pods, tell, before=known)
     return _difference(before, now)
-
-
-@contextmanager
-def _without_collection() -> Iterator[None]:
-    """Ten thousand endpoints are no garbage; to look for some takes a tenth of the time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _read(

@@ -25,7 +25,6 @@ __all__ = [
     "PortMapping",
     "Process",
     "Ruleset",
-    "ServicesSpec",
     "Tunnel",
     "Unit",
 ]
@@ -156,21 +155,6 @@ Unit = Mapping[str, Any]
 ``addresses``
     A list of what ``kube-ipvs0`` holds.
 """
-
-
-@dataclass(frozen=True, slots=True)
-class ServicesSpec:
-    """What a node holds for Services; kept apart from :class:`NodeSpec`, as it changes by itself.
-
-    A unit may name chains of other units. The unit ``""`` is what all Services share (jumps,
-    dispatch); the others are named after their Service, ``namespace/name``.
-    """
-
-    mode: str
-    units: Mapping[str, Unit]
-    files: tuple[File, ...] = ()
-    processes: tuple[Process, ...] = ()
-    """Announcers of load balancer addresses, and the server of health check node ports."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2] / "testbed"
 
 MAY_IMPORT = {
     "errors": set(),
+    "collection": set(),
     "topology": {"errors"},
     "dataplane": {"errors"},
     "overlay": {"errors", "topology", "dataplane"},
@@ -23,13 +24,22 @@ MAY_IMPORT = {
     "plan": {"errors", "topology", "dataplane", "overlay", "bgp", "proxy", "policy", "cni"},
     "node": {"errors", "topology", "dataplane"},
     "agent": set(),
-    "packets": {"errors", "agent"},
+    "packets": {"errors", "collection", "agent"},
     "verify": {"errors", "topology", "dataplane", "packets", "node", "agent"},
     "services": {"errors", "topology", "dataplane", "plan", "announce", "node"},
     "existing": {"errors", "topology", "node", "services"},
     "lifecycle": {"errors", "topology", "dataplane", "plan", "node", "verify", "existing"}
     | {"services"},
-    "applying": {"errors", "topology", "dataplane", "plan", "node", "existing", "services"},
+    "applying": {
+        "errors",
+        "collection",
+        "topology",
+        "dataplane",
+        "plan",
+        "node",
+        "existing",
+        "services",
+    },
     "target": {"errors", "topology", "node", "existing"},
     "tracing": {"errors", "topology", "node", "existing", "services", "verify"},
     "flight_recorder": {"errors", "topology", "packets", "node"},
