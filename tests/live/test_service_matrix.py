@@ -121,10 +121,9 @@ def test_modes_agree(ask: Ask, able: Features, mode: str) -> None:
         if not DIFFERENCES.get(request, set()) & {"iptables", mode}
     }
     assert not unexpected
-    missing = [
-        request
-        for request, whose in DIFFERENCES.items()
-        if whose & {"iptables", mode} and request not in differing and mode == "nftables"
-    ]
+    # Towards a gateway that nobody has, a node says "unreachable" once its ARP requests failed,
+    # which looks like a refusal: a difference is told of an address, not of every source.
+    listed = {target for (_, target), whose in DIFFERENCES.items() if whose & {"iptables", mode}}
+    missing = listed - {target for _, target in differing}
     assert not missing, "docs/services.md lists differences that are none"
     assert sum(answer.outcome == "answered" for answer in reference.values()) > 36
