@@ -18,10 +18,11 @@ from testbed.dataplane.underlay import Segment, Underlay
 from testbed.existing import Narrator, cluster_of, describe, locked, states_of
 from testbed.node import container, features, image, inventory, underlay
 from testbed.node.parallel import each
+from testbed.node.services import Kept
 from testbed.plan import plan, require
 from testbed.services.converge import converge
-from testbed.services.kept import kept_by, with_services
-from testbed.services.state import seen
+from testbed.services.kept import kept_as_told
+from testbed.services.state import held, seen
 from testbed.topology.load_balancer import addressed
 from testbed.topology.model import Cluster
 from testbed.verify import probe
@@ -78,12 +79,13 @@ def up(cluster: Cluster, client: docker.DockerClient, tell: Narrator) -> Outcome
             states = dict(zip((spec.node for spec in order), each(boot, order), strict=True))
         with _timed(seconds, "services"):
             listings = inventory.containers(client, cluster.name)
+            kept = Kept()
             if cluster.services or cluster.slices or present:
                 pods = seen(cluster, states)
-                converge(client, cluster, networks, listings, pods, tell)
+                kept = converge(client, cluster, networks, listings, pods, tell)
         with _timed(seconds, "check"):
             tell("", "check", "probing all pod pairs")
-            outcome = _check(client, cluster, networks.segments, listings, states)
+            outcome = _check(client, cluster, networks.segments, listings, states, kept)
     return replace(outcome, seconds=seconds)
 
 
@@ -94,9 +96,11 @@ def check(client: docker.DockerClient, name: str) -> Outcome:
         UsageError: it has no node that ever got a spec.
     """
     listings = inventory.containers(client, name)
-    cluster = with_services(client, cluster_of(client, name, listings), listings)
+    states = states_of(client, listings)
+    kept = kept_as_told(client, listings, states)
+    cluster = held(cluster_of(client, name, listings), kept.inputs)
     segments = underlay.find(client, name)
-    return _check(client, cluster, segments, listings, states_of(client, listings))
+    return _check(client, cluster, segments, listings, states, kept)
 
 
 def _check(
@@ -105,8 +109,9 @@ def _check(
     segments: Mapping[str, Segment],
     listings: Mapping[str, inventory.Listing],
     states: Mapping[str, Mapping[str, Any]],
+    kept: Kept,
 ) -> Outcome:
-    """Probe from the nodes; a router only has to run."""
+    """Probe from the nodes; a router only has to run. ``kept`` is what nodes hold of Services."""
     running = {
         node.name: listings[node.name]
         for node in cluster.nodes
@@ -116,8 +121,7 @@ def _check(
     observed = Observed.of(addresses, states)
     containers = {node: listing["Names"][0].lstrip("/") for node, listing in running.items()}
     report, now = probe.run(client, cluster, containers, observed)
-    kept = kept_by(client, listings).inputs
-    status = describe(cluster, segments, listings, {**states, **now}, kept)
+    status = describe(cluster, segments, listings, {**states, **now}, kept.inputs)
     findings = (
         *judge_routers(status["routers"]),
         *judge_routers(status["clients"], "client"),

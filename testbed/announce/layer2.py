@@ -17,7 +17,7 @@ from testbed.dataplane.underlay import Underlay
 from testbed.errors import PlanError
 from testbed.topology import load_balancer
 from testbed.topology.model import Cluster, Node
-from testbed.topology.portals import Portal
+from testbed.topology.portals import Portal, answers
 
 __all__ = ["CONFIGURATION", "candidates", "elected", "plan"]
 
@@ -82,15 +82,8 @@ def candidates(cluster: Cluster, network: str, portals: Sequence[Portal]) -> tup
     """The nodes of a network that may announce a Service's address, in their order."""
     address = portals[0].load_balancer_ip
     nodes = [node for node in cluster.nodes if node.network == network]
-    may = [node for node in nodes if _announces(node, portals)]
+    may = [node for node in nodes if answers(portals, node.name)]
     return elected(may, address) if address else ()
-
-
-def _announces(node: Node, portals: Sequence[Portal]) -> bool:
-    """Whether a node may have the address: somebody must be there to answer."""
-    return any(
-        portal.local(node.name) if portal.external_local else portal.usable for portal in portals
-    )
 
 
 _GLOBAL = """\

@@ -15,7 +15,7 @@ from testbed.bgp import bird
 from testbed.dataplane.spec import File, Process
 from testbed.dataplane.underlay import Underlay
 from testbed.topology.model import Cluster, Node
-from testbed.topology.portals import Portal
+from testbed.topology.portals import Portal, answers
 
 __all__ = ["plan"]
 
@@ -28,9 +28,7 @@ def plan(
     lines = [
         f"   route {each[0].load_balancer_ip}/32 blackhole;  # {key}\n"
         for key, each in portals.items()
-        if any(
-            portal.local(node.name) if portal.external_local else portal.usable for portal in each
-        )
+        if answers(each, node.name)
     ]
     if not lines:
         return (), ()

@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv4Network
 from testbed.topology.model import Pod
 from testbed.topology.service import Endpoint, EndpointPort, EndpointSlice, Service, ServicePort
 
-__all__ = ["Portal", "Seen", "Target", "portals", "slices"]
+__all__ = ["Portal", "Seen", "Target", "answers", "portals", "slices"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +89,11 @@ class Portal:
 def _preferred(targets: Sequence[Target]) -> tuple[Target, ...]:
     ready = tuple(target for target in targets if target.ready)
     return ready or tuple(each for each in targets if each.serving and each.terminating)
+
+
+def answers(portals: Iterable[Portal], node: str) -> bool:
+    """Whether somebody answers what comes to ``node`` from outside for a Service with these."""
+    return any(portal.local(node) if portal.external_local else portal.usable for portal in portals)
 
 
 def slices(
