@@ -138,6 +138,8 @@ class Packet:
             if not self.error:
                 try:
                     self.answered = self._heard(opened)
+                except BlockingIOError:  # only the error of another's packet was there
+                    continue
                 except OSError as error:
                     self.error = error.strerror or str(error)
 

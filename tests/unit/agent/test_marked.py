@@ -61,6 +61,44 @@ def echo() -> Iterator[int]:
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="raw sockets are root's")
 
 
+class Overhearing:
+    """A raw socket that gets the ICMP error of another's packet, and then the answer to its own."""
+
+    def __init__(self, reply: bytes) -> None:
+        self.said: list[OSError | bytes] = [BlockingIOError(errno.EAGAIN, "nothing"), reply]
+        self._ends = socket.socketpair()
+        self._ends[0].send(b"ready")
+
+    def fileno(self) -> int:
+        """Always ready."""
+        return self._ends[1].fileno()
+
+    def recvmsg(self, *_: int) -> None:
+        """The other's error was taken already."""
+        raise BlockingIOError
+
+    def recv(self, _: int) -> bytes:
+        """What is there."""
+        said = self.said.pop(0)
+        if isinstance(said, OSError):
+            raise said
+        return said
+
+    def close(self) -> None:
+        """Both ends."""
+        for end in self._ends:
+            end.close()
+
+
+def test_the_error_of_anothers_packet_is_no_answer() -> None:
+    """It makes a raw socket ready, and there is nothing to read."""
+    packet = Packet(wanted("icmp"))
+    reply = b"\x45" + bytes(19) + struct.pack("!BBH", 0, 0, 0) + packet._identity
+    with closing(Overhearing(reply)) as heard:
+        packet._wait(heard)  # type: ignore[arg-type]
+    assert (packet.answered, packet.error) == (True, "")
+
+
 @needs_root
 @pytest.mark.parametrize("size", [0, 4, 56, 3000])
 def test_echo_of_any_size_is_answered(size: int) -> None:

@@ -59,6 +59,9 @@ def test_tunnels_have_no_ethernet_header() -> None:
     assert types == [ETHERNET, ETHERNET, RAW_IP, RAW_IP]
 
 
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="packet sockets are root's")
+
+
 @pytest.fixture
 def tap() -> Iterator[Tap]:
     """A tap of this machine's own namespace."""
@@ -113,3 +116,24 @@ def test_what_was_seen_before_times_are_right_is_dropped(tap: Tap) -> None:
         sender.sendto(payload, sender.getsockname())
     assert tap.stamped()
     assert not [each for each in tap.drain() if payload in each.data]
+
+
+class Flooded(Tap):
+    """A tap of a namespace where frames come faster than they are read."""
+
+    def _queued(self) -> Iterator[Sight]:
+        yield from super()._queued()
+        while True:
+            yield Sight(time.time_ns(), "lo", ETHERNET, outgoing=True, length=0, data=b"")
+
+
+@needs_root
+def test_frames_that_come_while_it_reads_are_for_the_next_time() -> None:
+    """So that reading ends, however busy an interface is; and so does waiting for times."""
+    tap = Flooded()
+    try:
+        began = time.time_ns()
+        assert len([each for each in tap.drain() if each.time_ns > began]) >= 1
+        assert tap.stamped()  # its own frame was before
+    finally:
+        tap.close()
