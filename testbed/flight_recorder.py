@@ -43,17 +43,20 @@ mkdir -m 700 "$1" || exit
 links=$!
 setpriv --pdeathsig KILL tcpdump -i any -y LINUX_SLL2 -s 256 -U --immediate-mode -Z root \\
     --time-stamp-precision=nano -C 1 -W {_FILES} -w "$1/ring" &
-echo $! >"$1/pid"
-cat >/dev/null
-kill -KILL $! $links
+ring=$!
+echo $ring >"$1/pid"
+cat <&0 >/dev/null &
+wait -n $ring $!
+kill -KILL $ring $links $! 2>/dev/null
 wait
 rm -rf "$1"
 """
-"""Eight files of a million bytes, and the names of interfaces that come and go; a shell of 1 ms and
-no Python, because it runs on every node of every testbed under test."""
+"""Eight files of a million bytes, and the names of interfaces that come and go. It ends when its
+input does, or tcpdump. bash, for ``wait -n``, and no Python, because it runs on every node of every
+testbed under test."""
 
-_STARTS, _PAUSE_SECONDS = 20, 0.3
-"""How often a ring is begun again when its node restarts."""
+_PAUSE_SECONDS, _LONGEST_PAUSE = 0.3, 3.0
+"""A ring whose node restarts, or whose tcpdump dies, is begun again, later each time it fails."""
 _END_SECONDS = 2.0
 _COLLECT_SECONDS = 20.0
 _LOG_LINES = 2000
@@ -135,18 +138,21 @@ class _Ring:
         self._words = ""
 
     def _keep(self) -> None:
-        """Record until told to stop, also after the node's restarts."""
-        for _ in range(_STARTS):
+        """Record until told to stop: also after the node's restarts, however long it is away."""
+        pause = _PAUSE_SECONDS
+        while True:
+            begun = self._begun
             try:
                 self._record()
             except Exception as error:  # told by collect: nobody hears a thread
                 self._words = _first_line(error)
             self.settled.set()
-            if self._stopping.wait(_PAUSE_SECONDS):
+            pause = _PAUSE_SECONDS if self._begun > begun else min(2 * pause, _LONGEST_PAUSE)
+            if self._stopping.wait(pause):
                 return
 
     def _record(self) -> None:
-        argv = ["sh", "-c", RING, "flight-recorder", self.directory]
+        argv = ["bash", "-c", RING, "flight-recorder", self.directory]
         with Session(self.client, self.container, argv) as session:
             with self._guard:
                 self._session = session
@@ -170,7 +176,7 @@ class _Ring:
             self.settled.set()
         elif "dropped by kernel" in line:
             self._counts = line
-        elif line:
+        elif line and not line.startswith("data link type"):
             self._words = line
 
     def hang_up(self) -> None:
@@ -191,9 +197,10 @@ class _Ring:
                 found["agent.log"] = self._log()
         except (TestbedError, ValueError, KeyError) as error:
             return Evidence(self.node, problems=(_first_line(error),))
-        problems = [f"{text} ({self._words})" for text in answer["problems"]]
+        why = f" ({self._words})" if self._words else ""
+        problems = [f"{text}{why}" for text in answer["problems"]]
         if self._begun > 1 and self._since_ns > begin_ns:
-            problems.append("the node restarted: what passed before is lost")
+            problems.append(f"recording was begun anew{why}: what passed before is lost")
         if answer["oldest_ns"] > begin_ns:
             late = (answer["oldest_ns"] - begin_ns) / 1e6
             problems.append(f"the ring was full: frames of the first {late:.0f} ms are overwritten")

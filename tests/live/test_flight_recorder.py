@@ -182,20 +182,35 @@ def test_full_ring_keeps_the_latest_and_says_so(live: Running) -> None:
     assert size < 17_000  # a recorder of the whole test run may have another ring
 
 
+def recorded(live: Running, recorder: FlightRecorder) -> bool:
+    """Whether what passes node1 now is in its ring."""
+    begin = time.time_ns()
+    run(live, "ping", "-c", "1", "127.0.0.1")
+    return bool(frames(recorder.slice(begin, time.time_ns())))
+
+
 def test_recorder_goes_on_after_a_restart(make: Callable[..., Running]) -> None:
-    """A node that restarts is recorded again."""
+    """A node that restarts is recorded again, and the loss is told."""
     testbed = make("flannel", nodes=1)
     with recording(testbed) as recorder:
-        testbed.client.api.restart(testbed.container("node1"), timeout=1)
         begin = time.time_ns()
-        assert soon(lambda: "listening" not in str(recorder.collect(begin, begin)[0].problems))
+        testbed.client.api.restart(testbed.container("node1"), timeout=1)
+        assert soon(lambda: recorded(testbed, recorder))
+        (problem,) = recorder.collect(begin, time.time_ns())[0].problems
+        assert problem.startswith("recording was begun anew ("), problem
 
-        def recorded() -> bool:
-            begin = time.time_ns()
-            run(testbed, "ping", "-c", "1", "127.0.0.1")
-            return bool(frames(recorder.slice(begin, time.time_ns())))
 
-        assert soon(recorded)
+def test_recorder_goes_on_when_tcpdump_was_killed(live: Running) -> None:
+    """A new one takes over, in an empty ring."""
+    with recording(live) as recorder:
+        begin = time.time_ns()
+        assert recorded(live, recorder)
+        ring = recorder._rings[0].directory
+        run(live, "sh", "-c", f"kill -KILL $(cat {ring}/pid)")
+        assert soon(lambda: recorded(live, recorder))
+        (problem,) = recorder.collect(begin, time.time_ns(), texts=False)[0].problems
+        assert "Killed" in problem, problem
+        assert problem.endswith(": what passed before is lost")
 
 
 def test_failed_test_leaves_a_folder(
