@@ -6,15 +6,13 @@ file in wire order.
 
 from __future__ import annotations
 
-import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
+from .pcap import Reader
 from .tcpdump import READY_SECONDS, Tcpdump
 
 __all__ = ["Capture", "frames"]
-
-_GLOBAL_HEADER, _RECORD_HEADER = 24, 16
 
 
 class Capture(Tcpdump):
@@ -50,12 +48,6 @@ class Capture(Tcpdump):
         return bytes(self._bytes)
 
 
-def frames(pcap: bytes) -> Iterator[bytes]:
+def frames(file: bytes) -> list[bytes]:
     """The frames of a classic pcap file, as far as it is complete."""
-    at = _GLOBAL_HEADER
-    while at + _RECORD_HEADER <= len(pcap):
-        (length,) = struct.unpack_from("=I", pcap, at + 8)
-        if at + _RECORD_HEADER + length > len(pcap):
-            return
-        yield pcap[at + _RECORD_HEADER : at + _RECORD_HEADER + length]
-        at += _RECORD_HEADER + length
+    return [each.data for each in Reader().feed(file)]

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from .icmp import ERRORS, FRAGMENTATION_NEEDED
 from .netns import entered
 from .probes import ECHO_REPLY, ECHO_REQUEST, checksum
 from .tap import ETHERNET, Sight
@@ -27,22 +28,6 @@ _IP_RECVERR = 11
 _ERROR = struct.Struct("@IBBBxII")
 """struct sock_extended_err: errno, origin, type, code, info (an MTU), data."""
 _FROM_ICMP = 2
-_UNREACHABLE, _TIME_EXCEEDED, _PARAMETER = 3, 11, 12
-_WORDS = {
-    (_UNREACHABLE, 0): "network unreachable",
-    (_UNREACHABLE, 1): "host unreachable",
-    (_UNREACHABLE, 2): "protocol unreachable",
-    (_UNREACHABLE, 3): "port unreachable",
-    (_UNREACHABLE, 4): "fragmentation needed",
-    (_UNREACHABLE, 5): "source route failed",
-    (_UNREACHABLE, 6): "network unknown",
-    (_UNREACHABLE, 7): "host unknown",
-    (_UNREACHABLE, 9): "network administratively prohibited",
-    (_UNREACHABLE, 10): "host administratively prohibited",
-    (_UNREACHABLE, 13): "communication administratively prohibited",
-    (_TIME_EXCEEDED, 0): "time to live exceeded in transit",
-    (_TIME_EXCEEDED, 1): "fragment reassembly time exceeded",
-}
 _ECHO = b"echo "
 """What netexec's UDP server answers with what follows."""
 _LEAST = 8
@@ -196,8 +181,8 @@ def words(extended: bytes) -> str:
         told = os.strerror(number)
         return f"{told} (path MTU {info})" if number == errno.EMSGSIZE and info else told
     offender = socket.inet_ntoa(extended[_ERROR.size + 4 : _ERROR.size + 8])
-    said = _WORDS.get((kind, code), os.strerror(number))
-    mtu = f", MTU {info}" if (kind, code) == (_UNREACHABLE, 4) else ""
+    said = ERRORS.get((kind, code), os.strerror(number))
+    mtu = f", MTU {info}" if (kind, code) == FRAGMENTATION_NEEDED else ""
     return f"ICMP {kind}/{code} from {offender}: {said}{mtu}"
 
 

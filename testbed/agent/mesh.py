@@ -125,7 +125,7 @@ def _capture(
 
     def complete(raw: bytes) -> bool:
         if encrypted:  # nothing can be read: as many frames as there are echoes must do
-            return len(list(frames(raw))) >= 2 * len(wanted)
+            return len(frames(raw)) >= 2 * len(wanted)
         return _holds_all(raw, markers)
 
     with Capture(request["capture"]["interface"], request["capture"]["filter"]) as capture:
@@ -145,7 +145,7 @@ def _capture(
 
 def _holds_all(pcap: bytes, markers: list[bytes]) -> bool:
     """Whether request and reply of every captured echo are there."""
-    seen = list(frames(pcap))
+    seen = frames(pcap)
     return all(
         {probes.ECHO_REQUEST, probes.ECHO_REPLY} <= {probes.icmp_type(f, marker) for f in seen}
         for marker in markers

@@ -51,7 +51,7 @@ class Record(NamedTuple):
     """A packet."""
 
     index: int  # type: ignore[assignment] # nobody needs tuple.index() here
-    """Of its interface, in the order in which they were described."""
+    """Of its interface, in the order in which they were described, in all sections of a file."""
     time_ns: int
     """Since the epoch."""
     data: bytes
@@ -114,7 +114,9 @@ class Reader:
 
     def __init__(self) -> None:
         self.interfaces: list[Interface] = []
-        """Those described so far in this section."""
+        """Those described so far."""
+        self._first = 0
+        """Number of this section's first one; sections count their own from 0."""
         self._pending = b""
         self._ordered("<")
 
@@ -148,7 +150,7 @@ class Reader:
         for order in "<>":
             if struct.unpack(f"{order}I", magic)[0] == _MAGIC:
                 self._ordered(order)
-                self.interfaces.clear()
+                self._first = len(self.interfaces)
                 return
         raise ValueError("not pcapng: unknown byte order")
 
@@ -171,6 +173,7 @@ class Reader:
 
     def _packet(self, body: bytes) -> Record:
         index, high, low, captured, length = self._five.unpack_from(body)
+        index += self._first
         end = 20 + captured
         if end > len(body):
             raise IndexError
@@ -192,6 +195,7 @@ class Reader:
 
     def _statistics(self, body: bytes) -> Statistics:
         index, high, low = struct.unpack_from(f"{self._order}III", body)
+        index += self._first
         options = self._options(body[12:])
         counts = [
             struct.unpack(f"{self._order}Q", options[code])[0] if code in options else None
@@ -202,7 +206,12 @@ class Reader:
     def _time(self, index: int, high: int, low: int) -> int:
         resolution = self.interfaces[index].resolution
         ticks = high << 32 | low
-        return ticks if resolution == 10**9 else ticks * 10**9 // resolution
+        if resolution == 10**9:
+            return ticks
+        time_ns = ticks * 10**9 // resolution
+        if time_ns >> 64:
+            raise ValueError("not pcapng: a time after the year 2554")
+        return time_ns
 
     def _options(self, data: bytes) -> dict[int, bytes]:
         """Code → value; of a code that occurs twice, the first."""

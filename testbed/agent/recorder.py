@@ -25,7 +25,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import evidence, pcapng
+from . import evidence, pcap, pcapng
 from .documents import received
 from .stopping import handles
 
@@ -33,10 +33,6 @@ __all__ = ["Frame", "main", "names", "read", "run"]
 
 LINK_TYPE = 276
 """LINUX_SLL2: the header of a capture on every interface, with interface and direction."""
-_MAGIC = 0xA1B23C4D
-"""Of a classic pcap file with nanoseconds."""
-_FILE_HEADER = 24
-_RECORD = struct.Struct("=IIII")
 _COOKED = struct.Struct(">HHIHB")
 _OUTGOING = 4
 _DRAIN_SECONDS, _STOP_SECONDS = 1.0, 0.5
@@ -146,19 +142,13 @@ def read(ring: Path) -> list[list[Frame]]:
 
 def _frames(data: bytes) -> Iterator[Frame]:
     """The frames of a file, as far as they are complete."""
-    if len(data) < _FILE_HEADER or struct.unpack_from("=I", data)[0] != _MAGIC:
-        return
-    at = _FILE_HEADER
-    while at + _RECORD.size <= len(data):
-        seconds, nanoseconds, captured, length = _RECORD.unpack_from(data, at)
-        at += _RECORD.size
-        if at + captured > len(data) or captured < _COOKED.size:
-            return
-        _, _, interface, _, kind = _COOKED.unpack_from(data, at)
-        direction = "out" if kind == _OUTGOING else "in"
-        frame = data[at : at + captured]
-        yield Frame(seconds * 10**9 + nanoseconds, interface, direction, frame, length)
-        at += captured
+    with suppress(ValueError):  # not even its header is complete
+        for time_ns, frame, length in pcap.Reader().feed(data):
+            if len(frame) < _COOKED.size:
+                return
+            _, _, interface, _, kind = _COOKED.unpack_from(frame)
+            direction = "out" if kind == _OUTGOING else "in"
+            yield Frame(time_ns, interface, direction, frame, length)
 
 
 def names(ring: Path, existing: Iterable[tuple[int, str]]) -> dict[int, str]:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import struct
 import time
 from typing import NamedTuple
 
 from .errors import AgentError
+from .pcap import Reader, Record
 from .tcpdump import Tcpdump
 
 __all__ = ["Frame", "Source"]
-
-_FILE_HEADER = 24
-_RECORD = struct.Struct("=IIII")
 
 
 class Frame(NamedTuple):
@@ -39,7 +36,9 @@ class Source:
         self.ended = False
         """tcpdump went away by itself, as it does together with its interface."""
         self._last_ns = 0
-        self._rest = b""
+        self._pcap = Reader()
+        self._early: list[Record] = []
+        """Those that came together with the file's header."""
 
     def fileno(self) -> int:
         """The pipe that is read, for selectors."""
@@ -52,13 +51,17 @@ class Source:
             AgentError: tcpdump did not come to that.
         """
         self.tcpdump.wait_ready(deadline)
-        while len(self._rest) < _FILE_HEADER:
+        device = self.tcpdump.interface
+        opened = self.tcpdump.words.partition(b"listening on ")[2]
+        if device.isdecimal() and not opened.startswith(device.encode()):
+            why = f"{device}: No such device exists"  # tcpdump took it for another one's number
+            raise AgentError("tcpdump did not start", self.name, why)
+        while self._pcap.link_type is None:
             chunk = self.tcpdump.read(deadline)
             if not chunk:
                 raise AgentError("tcpdump wrote no header", self.name)
-            self._rest += chunk
-        (self.link_type,) = struct.unpack_from("=H", self._rest, _FILE_HEADER - 4)
-        self._rest = self._rest[_FILE_HEADER:]
+            self._early += self._pcap.feed(chunk)
+        self.link_type = self._pcap.link_type
 
     def take(self) -> list[Frame]:
         """The frames that can be read now; to be called when there is something."""
@@ -68,19 +71,8 @@ class Source:
 
     def frames(self, chunk: bytes) -> list[Frame]:
         """The frames that are complete with ``chunk``."""
-        data = self._rest + chunk
-        at, index = 0, self.index
-        found = []
-        while len(data) - at >= _RECORD.size:
-            seconds, nanoseconds, captured, length = _RECORD.unpack_from(data, at)
-            begin = at + _RECORD.size
-            if len(data) - begin < captured:
-                break
-            at = begin + captured
-            found.append(
-                Frame(seconds * 1_000_000_000 + nanoseconds, index, data[begin:at], length)
-            )
-        self._rest = data[at:]
+        records, self._early = [*self._early, *self._pcap.feed(chunk)], []
+        found = [Frame(each.time_ns, self.index, each.data, each.length) for each in records]
         if found:
             self._last_ns = found[-1].time_ns
         return found

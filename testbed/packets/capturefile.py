@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Collection, Iterator
 
 from testbed import collection
-from testbed.agent import pcapng
+from testbed.agent import pcap, pcapng
 from testbed.packets.decoder import LINK_TYPES, VXLAN_PORTS, decode
 from testbed.packets.packet import Packet
 
 __all__ = ["read"]
 
-_MAGICS = {0xA1B2C3D4: 1_000, 0xA1B23C4D: 1}
-"""Magic number → nanoseconds per unit of a timestamp's second field."""
 _SECTION = b"\x0a\x0d\x0d\x0a"
 
 
@@ -54,33 +51,22 @@ def _pcapng(data: bytes, ports: Collection[int]) -> Iterator[Packet]:
 
 
 def _pcap(data: bytes, ports: Collection[int], interface: str) -> Iterator[Packet]:
-    if len(data) < 24:
+    reader = pcap.Reader()
+    records = reader.feed(data)
+    if reader.link_type is None:
         if data:
             raise ValueError("not a capture file: shorter than a header")
         return
-    for order in "<>":
-        magic, *_, link_type = struct.unpack_from(f"{order}IHHiIII", data)
-        if magic in _MAGICS:
-            break
-    else:
-        raise ValueError("not a capture file: unknown magic number")
-    _known(link_type)
-    record = struct.Struct(f"{order}IIII")
-    at = 24
-    while at + record.size <= len(data):
-        seconds, fraction, captured, length = record.unpack_from(data, at)
-        at += record.size
-        if at + captured > len(data):
-            return
+    _known(reader.link_type)
+    for time_ns, frame, length in records:
         yield decode(
-            data[at : at + captured],
-            link_type,
+            frame,
+            reader.link_type,
             ports=ports,
-            time_ns=seconds * 10**9 + fraction * _MAGICS[magic],
+            time_ns=time_ns,
             length=length,
             interface=interface,
         )
-        at += captured
 
 
 def _known(link_type: int) -> None:

@@ -37,7 +37,7 @@ class VXLAN:
 
 @dataclass(frozen=True, slots=True)
 class IPIP:
-    """IPv4 packets inside IPv4, protocol 4 (RFC 2003)."""
+    """IPv4 packets inside IP, protocol 4 (RFC 2003)."""
 
     def __str__(self) -> str:
         return "IP-in-IP"
@@ -87,4 +87,4 @@ def kind_of(packet: Packet) -> str:
         return "plain"
     if packet.vni is not None:
         return f"VXLAN VNI {packet.vni}, UDP {packet.destination_port}"
-    return "IP-in-IP"
+    return "IP-in-IP" if packet.protocol == PROTOCOL_IPIP else "IPv6-in-IP"

@@ -17,6 +17,7 @@ __all__ = [
     "IPIP",
     "IPV4",
     "IPV6",
+    "IPV6_IN_IP",
     "TCP",
     "UDP",
     "Arp",
@@ -27,7 +28,7 @@ __all__ = [
 
 IPV4, ARP, IPV6 = 0x0800, 0x0806, 0x86DD
 """Ethertypes."""
-ICMP, IPIP, TCP, UDP, ICMPV6 = 1, 4, 6, 17, 58
+ICMP, IPIP, TCP, UDP, IPV6_IN_IP, ICMPV6 = 1, 4, 6, 17, 41, 58
 """IP protocols."""
 
 

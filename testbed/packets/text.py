@@ -4,34 +4,51 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from testbed.agent.icmp import ERRORS
 from testbed.packets.packet import ICMP, ICMPV6, TCP, UDP, Packet
 
 __all__ = ["ends", "line", "protocol", "table"]
 
 _ROWS = 20
 
-_ICMP = {0: "echo reply", 3: "unreachable", 5: "redirect", 8: "echo request", 11: "time exceeded"}
-_UNREACHABLE = {
-    0: "net unreachable",
-    1: "host unreachable",
-    2: "protocol unreachable",
-    3: "port unreachable",
-    4: "fragmentation needed",
-    9: "net prohibited",
-    10: "host prohibited",
-    13: "admin prohibited",
+_ICMP = {
+    0: "echo reply",
+    3: "unreachable",
+    5: "redirect",
+    8: "echo request",
+    11: "time exceeded",
+    12: "parameter problem",
 }
 _ICMPV6 = {
     1: "unreachable",
     2: "packet too big",
     3: "time exceeded",
+    4: "parameter problem",
     128: "echo request",
     129: "echo reply",
+    130: "multicast listener query",
+    131: "multicast listener report",
+    132: "multicast listener done",
+    133: "router solicitation",
+    134: "router advertisement",
     135: "neighbor solicitation",
     136: "neighbor advertisement",
+    137: "redirect",
+    143: "multicast listener report",
 }
 _ETHERTYPES = {0x8100: "VLAN", 0x88CC: "LLDP", 0x0806: "ARP"}
-_PROTOCOLS = {2: "IGMP", 4: "IP-in-IP", 47: "GRE", 50: "ESP", 89: "OSPF", 132: "SCTP"}
+_LARGEST_802_3 = 1500
+"""Up to here it is the length of a frame, of spanning tree for example."""
+_PROTOCOLS = {
+    2: "IGMP",
+    4: "IP-in-IP",
+    41: "IPv6-in-IP",
+    47: "GRE",
+    50: "ESP",
+    89: "OSPF",
+    112: "VRRP",
+    132: "SCTP",
+}
 
 
 def line(packet: Packet) -> str:
@@ -53,6 +70,8 @@ def protocol(packet: Packet) -> str:
         return _arp(packet)
     if packet.vni is not None:
         return f"VXLAN VNI {packet.vni}"
+    if packet.protocol is None and 0 < packet.ethertype <= _LARGEST_802_3:
+        return "802.3"
     if packet.protocol is None:
         return _ETHERTYPES.get(packet.ethertype, f"ethertype 0x{packet.ethertype:04x}")
     if packet.fragment_offset:
@@ -93,6 +112,8 @@ def _line(packet: Packet) -> str:
     words = f"{ends(packet)}: {protocol(packet)}, ttl {packet.ttl}"
     if packet.payload:
         words += f", length {len(packet.payload)}"
+    if packet.more_fragments and not packet.fragment_offset:
+        words += f", fragment at 0 of {packet.identification}"
     return words
 
 
@@ -115,10 +136,9 @@ def _icmp(packet: Packet) -> str:
         return "ICMP, cut short"
     if packet.protocol == ICMPV6:
         words = f"ICMPv6 {_ICMPV6.get(kind, f'type {kind}')}"
-    elif kind == 3 and packet.icmp_code in _UNREACHABLE:
-        words = f"ICMP {_UNREACHABLE[packet.icmp_code]}"
     else:
-        words = f"ICMP {_ICMP.get(kind, f'type {kind}')}"
+        said = ERRORS.get((kind, packet.icmp_code or 0)) or _ICMP.get(kind, f"type {kind}")
+        words = f"ICMP {said}"
     if packet.icmp_identity is not None:
         words += f", id {packet.icmp_identity}, seq {packet.icmp_sequence}"
     if packet.icmp_mtu is not None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from testbed.agent import pcapng
+from testbed.agent import pcap, pcapng
 from testbed.packets.capturefile import read
 from testbed.packets.decoder import decode
 from testbed.packets.encapsulation import VXLAN
@@ -43,12 +43,8 @@ def promises() -> list[Promise]:
 
 def frames(name: str) -> list[bytes]:
     """The frames of one capture of the corpus."""
-    data, at, found = (CORPUS / f"{name}.pcap").read_bytes(), 24, []
-    while at < len(data):
-        length = int.from_bytes(data[at + 8 : at + 12], "little")
-        found.append(data[at + 16 : at + 16 + length])
-        at += 16 + length
-    return found
+    file = (CORPUS / f"{name}.pcap").read_bytes()
+    return [each.data for each in pcap.Reader().feed(file)]
 
 
 def rate(some: list[bytes]) -> float:

@@ -115,14 +115,14 @@ def test_oracle_imports_topology_only() -> None:
     assert all(name.startswith("testbed.topology") for name in inside)
 
 
-def test_host_and_agent_share_the_capture_format_only() -> None:
-    """pcapng is what the agent writes and the host reads; nothing else of the agent is imported."""
+def test_host_and_agent_share_formats_and_words_only() -> None:
+    """pcapng and pcap, and what ICMP errors say; nothing else of the agent is imported."""
     for path in MODULES:
         if layer(path) == "agent":
             continue
         imported = set(runtime_imports(ast.parse(path.read_text())))
         shared = {each.split(".")[2] for each in imported if each.startswith("testbed.agent.")}
-        assert shared <= {"pcapng"}, path
+        assert shared <= {"icmp", "pcap", "pcapng"}, path
 
 
 def test_agent_imports_the_standard_library_only() -> None:

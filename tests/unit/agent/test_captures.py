@@ -160,7 +160,28 @@ def test_an_interface_that_disappears(pcaps: Path, pipes: tuple[int, int, int, i
     assert [block.data for block in blocks if isinstance(block, pcapng.Record)] == [b"last"]
     (problem,) = problems
     assert (problem.where, problem.what) == ("node1/gone0", "the capture ended early")
-    assert "The interface disappeared" in problem.why
+    assert problem.why == "The interface disappeared"
+
+
+def test_nothing_can_come_any_more(pcaps: Path, pipes: tuple[int, int, int, int]) -> None:
+    """As when the only pod was deleted: the capture ends without being told to."""
+    (pcaps / "gone0").write_bytes(HEADER)
+    (problem,) = captures.run(wanted("gone0"), {}, pipes[0], pipes[3])
+    assert str(problem) == "node1/gone0: the capture ended early: The interface disappeared"
+
+
+def test_a_device_that_tcpdump_takes_for_a_number(
+    pcaps: Path, pipes: tuple[int, int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``1`` is the first of its devices to tcpdump; here it is one that is not there."""
+    monkeypatch.setattr(captures, "up", lambda _: ["lo", "eth0"])
+    (pcaps / "1").write_bytes(HEADER)
+    tcpdump = pcaps / "tcpdump"
+    tcpdump.write_text(tcpdump.read_text().replace("listening on $device", "listening on lo"))
+    (problem,) = captures.run(wanted("1"), {}, pipes[0], pipes[3])
+    assert str(problem) == (
+        "node1/1: cannot capture there: No such device exists (up are lo, eth0)"
+    )
 
 
 def test_nobody_reads_any_longer(pcaps: Path, pipes: tuple[int, int, int, int]) -> None:

@@ -97,9 +97,23 @@ def test_files_of_other_programs(resolution: int | None, unit: int) -> None:
 
 
 def test_a_new_section_begins_anew() -> None:
-    """Its interfaces are numbered from 0 again: files may simply be joined."""
-    found = pcapng.Reader().feed(file() + file())
-    assert found == BLOCKS * 2
+    """It numbers its interfaces from 0 again, the reader on: files may simply be joined."""
+    reader = pcapng.Reader()
+    blocks = reader.feed(file() + file())
+    assert blocks[: len(BLOCKS)] == BLOCKS
+    records = [each for each in blocks if isinstance(each, pcapng.Record)]
+    assert [each.index for each in records] == [1, 0, 3, 2]
+    assert reader.interfaces == BLOCKS[:2] * 2
+
+
+def test_a_time_that_nanoseconds_do_not_hold() -> None:
+    """Refused when it is read, so that whatever was read can be written."""
+    described = struct.pack("<HHIHHB3xI", 1, 0, 0, 9, 1, 0, 0)  # in seconds
+    block = struct.pack("<II", 1, 12 + len(described)) + described
+    file = pcapng.section("x") + block + struct.pack("<I", 12 + len(described))
+    assert pcapng.Reader().feed(file + pcapng.packet(0, 2**34, FRAME, 21))
+    with pytest.raises(ValueError, match="not pcapng: a time after"):
+        pcapng.Reader().feed(file + pcapng.packet(0, 2**35, FRAME, 21))
 
 
 @pytest.mark.parametrize(

@@ -11,28 +11,7 @@ from hypothesis import strategies as st
 
 from testbed.packets.capturefile import read
 from testbed.packets.decoder import decode
-
-MACS = bytes.fromhex("020000000002020000000001")
-
-
-def ethernet(payload: bytes, ethertype: int = 0x0800) -> bytes:
-    """A frame from 02:…:01 to 02:…:02."""
-    return MACS + struct.pack("!H", ethertype) + payload
-
-
-def ipv4(protocol: int, payload: bytes, flags: int = 0, ttl: int = 64) -> bytes:
-    """A packet from 10.0.0.1 to 10.0.0.2, checksums left out."""
-    head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(payload), 7, flags, ttl, protocol, 0)
-    return head + bytes([10, 0, 0, 1, 10, 0, 0, 2]) + payload
-
-
-def udp(source: int, destination: int, payload: bytes) -> bytes:
-    """A datagram."""
-    return struct.pack("!HHHH", source, destination, 8 + len(payload), 0) + payload
-
-
-ECHO = ethernet(ipv4(1, struct.pack("!BBHHH", 8, 0, 0, 1, 1) + b"hello", ttl=63))
-VXLAN = ethernet(ipv4(17, udp(50000, 8472, bytes.fromhex("0800000000000700") + ECHO)))
+from tests.unit.packets.building import ECHO, IPIP, MACS, VXLAN, ethernet, ipv4, udp
 
 
 def test_echo_request() -> None:
@@ -56,10 +35,36 @@ def test_udp_on_another_port_is_not_vxlan() -> None:
     assert decode(VXLAN, ports={4789}).inner is None
 
 
-def test_vxlan_without_its_flag_is_payload() -> None:
+def test_vxlan_without_a_frame_has_its_vni() -> None:
+    """It is known as far as it goes; what is too short for its header is payload."""
+    header = bytes.fromhex("0800000000000700")
+    whole, cut = (decode(ethernet(ipv4(17, udp(1, 8472, header[:end])))) for end in (8, 7))
+    assert whole.inner is not None
+    assert (whole.vni, whole.inner.source_mac, whole.payload) == (7, None, b"")
+    assert (cut.vni, cut.inner, cut.payload) == (None, None, header[:7])
+
+
+@pytest.mark.parametrize("flags", [0, 0xF7])
+def test_vxlan_without_its_flag_is_payload(flags: int) -> None:
     """Without the I flag the VNI is not valid."""
-    frame = decode(ethernet(ipv4(17, udp(1, 8472, bytes(8) + ECHO))))
-    assert frame.inner is None
+    frame = decode(ethernet(ipv4(17, udp(1, 8472, bytes([flags]) + bytes(7) + ECHO))))
+    assert (frame.inner, frame.vni, len(frame.payload)) == (None, None, 8 + len(ECHO))
+
+
+@pytest.mark.parametrize("first", [0x55, 0x44, 0x65])
+def test_what_cannot_be_ipv4_is_payload(first: int) -> None:
+    """Another version, or a header shorter than the least."""
+    packet = bytes([first]) + ECHO[15:]
+    frame = decode(ethernet(packet))
+    assert (frame.ethertype, frame.source, frame.payload) == (0x0800, None, packet)
+
+
+def test_a_frame_of_which_nothing_else_is_known() -> None:
+    """It is as long as its bytes, and was seen at no time and nowhere."""
+    for frame in (decode(ECHO), decode(ECHO[:10]), decode(b""), decode(b"", 276)):
+        assert (frame.time_ns, frame.interface) == (0, "")
+    assert [decode(ECHO[:end]).length for end in (0, 10, 47)] == [0, 10, 47]
+    assert decode(ECHO[:10]).destination_mac == "02:00:00:00:00:02"
 
 
 def test_tcp_payload_starts_after_the_options() -> None:
@@ -144,9 +149,6 @@ def test_what_is_no_capture(data: bytes) -> None:
         list(read(data))
 
 
-IPIP = ethernet(ipv4(4, ECHO[14:], flags=0x4000))
-
-
 def test_ip_in_ip_has_the_inner_packet() -> None:
     """Without MAC addresses; both headers' own fields."""
     frame = decode(IPIP)
@@ -161,7 +163,7 @@ def test_a_fragment_of_an_ip_in_ip_packet_is_not_opened() -> None:
     assert (frame.inner, frame.more_fragments, frame.fragment_offset) == (None, True, 8)
 
 
-@pytest.mark.parametrize("link_type", [12, 101])
+@pytest.mark.parametrize("link_type", [12, 101, 228, 229])
 def test_captures_of_tunnel_devices_have_no_ethernet(link_type: int) -> None:
     """tcpdump -i tunl0 writes IP packets."""
     packet = ECHO[14:]
@@ -170,3 +172,73 @@ def test_captures_of_tunnel_devices_have_no_ethernet(link_type: int) -> None:
     (frame,) = read(header + record + packet)
     assert (frame.source_mac, frame.icmp_type, frame.payload) == (None, 8, b"hello")
     assert frame.time_ns == 1_000_002_000
+
+
+@pytest.mark.parametrize("protocol", [2, 47, 50, 51, 89, 103, 112, 132])
+def test_what_is_not_decoded_is_payload_as_it_was(protocol: int) -> None:
+    """Byte by byte, also where a checksum is not filled in: IGMP, GRE, ESP, OSPF, VRRP, SCTP."""
+    body = bytes(range(4)) + bytes(40)
+    assert decode(ethernet(ipv4(protocol, body))).payload == body
+
+
+@pytest.mark.parametrize("ethertype", [0x8847, 0x8864, 0x88CC, 0x6558, 0x1234])
+def test_frames_of_other_ethertypes_are_payload(ethertype: int) -> None:
+    """MPLS labels and PPPoE sessions included; what may follow them is not guessed."""
+    body = bytes.fromhex("00005140") + ECHO[14:]
+    frame = decode(ethernet(body, ethertype))
+    assert (frame.ethertype, frame.source, frame.payload) == (ethertype, None, body)
+
+
+def test_padding_behind_a_datagram_is_not_its_payload() -> None:
+    """UDP has a length of its own; one that cannot be is not believed."""
+    assert decode(ethernet(ipv4(17, udp(1, 2, b"") + bytes(18)))).payload == b""
+    datagram = udp(1, 2, b"hello")
+    assert decode(ethernet(ipv4(17, datagram + bytes(6)))).payload == b"hello"
+    assert decode(ethernet(ipv4(17, datagram[:4] + bytes(4) + b"hello"))).payload == b"hello"
+
+
+def test_a_packet_before_segmentation_says_no_length() -> None:
+    """It is longer than its header can say, and says 0: all is payload."""
+    packet = bytearray(ipv4(17, udp(1, 2, b"hello")))
+    packet[2:4] = bytes(2)
+    assert decode(ethernet(bytes(packet))).payload == b"hello"
+
+
+def test_what_holds_a_packet_has_no_payload_besides() -> None:
+    """The inner packet has it, or the quoted one."""
+    quoting = ethernet(ipv4(1, struct.pack("!BBHI", 11, 0, 0, 0) + ECHO[14:]))
+    assert (decode(VXLAN).payload, decode(IPIP).payload, decode(quoting).payload) == (b"",) * 3
+
+
+def test_an_inner_frame_is_as_long_as_it_was_on_the_wire() -> None:
+    """Not only as far as it was captured."""
+    whole, cut = decode(VXLAN), decode(VXLAN[:-3], length=len(VXLAN))
+    assert whole.inner is not None
+    assert cut.inner is not None
+    assert (whole.length, whole.inner.length) == (len(VXLAN), len(ECHO))
+    assert (cut.length, cut.inner.length) == (len(VXLAN), len(ECHO))
+
+
+@pytest.mark.parametrize("kind", [3, 4, 5, 11, 12])
+def test_every_icmp_error_quotes(kind: int) -> None:
+    """Unreachable, quench, redirect, time exceeded, parameter problem."""
+    frame = decode(ethernet(ipv4(1, struct.pack("!BBHI", kind, 1, 0, 0) + ECHO[14:])))
+    assert frame.quoted is not None
+    assert (frame.quoted.icmp_type, frame.quoted.payload, frame.icmp_mtu) == (8, b"hello", None)
+
+
+@pytest.mark.parametrize("quoted", [b"", ECHO[14:26]])
+def test_an_error_that_is_cut_still_says_the_mtu(quoted: bytes) -> None:
+    """That is in front of the packet that it quotes."""
+    frame = decode(ethernet(ipv4(1, struct.pack("!BBHHH", 3, 4, 0, 0, 1400) + quoted)))
+    assert (frame.icmp_mtu, frame.quoted, frame.payload) == (1400, None, quoted)
+
+
+def test_packets_inside_each_other_end_somewhere() -> None:
+    """Nobody nests so deep; the rest is payload, and such a packet can be printed."""
+    packet = ECHO[14:]
+    for _ in range(3000):
+        packet = ipv4(4, packet)[:2] + bytes(2) + ipv4(4, b"")[4:] + packet
+    frame = decode(ethernet(packet))
+    assert len(frame.innermost.payload) > 50_000
+    assert repr(frame)

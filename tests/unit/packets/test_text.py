@@ -37,9 +37,13 @@ def test_encapsulation_is_read_from_outside_to_inside() -> None:
         ("ipv6", "[fd09::1]:"),
         ("ipv6", "ICMPv6 neighbor solicitation"),
         ("ipv6", "fragment at 1448 of"),
+        ("ipv6", ", fragment at 0 of"),
         ("vlan", "vlan 7 ARP who has"),
         ("vlan", "vlan 100 vlan 9 10.9.7.1:1024 > 10.9.7.2:53: UDP"),
         ("vlan", "ICMP redirect, about 10.9.7.1"),
+        ("icmp-errors", "ICMP time to live exceeded in transit, about"),
+        ("odd", "ICMP parameter problem, about"),
+        ("odd", ": IPv6-in-IP: [fd09::1]:5000 >"),
     ],
 )
 def test_what_people_look_for(name: str, words: str) -> None:
@@ -53,10 +57,12 @@ def test_what_people_look_for(name: str, words: str) -> None:
     [
         ({"source_mac": "a", "destination_mac": "b", "ethertype": 0x88CC}, "a > b: LLDP"),
         ({"source_mac": "a", "destination_mac": "b", "ethertype": 0x1234}, "ethertype 0x1234"),
+        ({"source_mac": "a", "destination_mac": "b", "ethertype": 38}, "a > b: 802.3"),
         ({"protocol": 89}, "OSPF, ttl 1"),
         ({"protocol": 250}, "protocol 250"),
         ({"protocol": 1}, "ICMP, cut short"),
         ({"protocol": 1, "icmp_type": 13}, "ICMP type 13"),
+        ({"protocol": 1, "icmp_type": 3, "icmp_code": 99}, "ICMP unreachable"),
     ],
 )
 def test_what_is_not_decoded_has_its_number(fields: dict[str, Any], words: str) -> None:
