@@ -44,7 +44,7 @@ class Stream:
             self._frames += source.frames(b"")
         self._advance(time.time_ns() - _LATENESS_NS)
         try:
-            while not self._turn([self._stdin], _TICK_SECONDS):
+            while not (self._all_ended or self._turn([self._stdin], _TICK_SECONDS)):
                 self._advance(self._complete_until() - _LATENESS_NS)
             late = not self._drained(time.time_ns(), time.monotonic() + _STOP_SECONDS)
             gone = [source for source in self._sources if source.ended]
@@ -83,6 +83,11 @@ class Stream:
         if writable:
             self._write()
         return ready
+
+    @property
+    def _all_ended(self) -> bool:
+        """Whether nothing can come any more, as when the only pod was deleted."""
+        return all(source.ended for source in self._sources)
 
     def _complete_until(self) -> int:
         return min(source.complete_until() for source in self._sources)
@@ -141,4 +146,11 @@ def _told_to_stop(stdin: int) -> bool:
 
 
 def _words(source: Source) -> str:
-    return source.tcpdump.words.decode(errors="replace").strip().replace("\n", ", ")
+    """Why tcpdump has ended, as far as it had a word to say about that."""
+    said = source.tcpdump.words.decode(errors="replace").splitlines()
+    reasons = [
+        line.removeprefix("tcpdump: ").removeprefix("pcap_loop: ")
+        for line in said
+        if line.startswith("tcpdump: ") and "listening on" not in line
+    ]
+    return ", ".join(reasons) or "tcpdump was killed"

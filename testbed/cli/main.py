@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
     try:
         sys.exit(args.run(args, console))
     except KeyboardInterrupt:
-        console.error("interrupted. `testbed down` removes what was made so far.")
+        console.error(f"interrupted. {args.interrupted}".rstrip())
         sys.exit(_INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output went away: nothing more to say, and nowhere to say it.
@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
         sys.exit(1)
     except Exception as error:  # the last resort: no traceback reaches a user unasked
         if interrupted:  # a library turned the interrupt into an error of its own
-            console.error("interrupted. `testbed down` removes what was made so far.")
+            console.error(f"interrupted. {args.interrupted}".rstrip())
             sys.exit(_INTERRUPTED)
         sys.exit(_explain(error, console))
 
@@ -89,6 +89,9 @@ def run() -> NoReturn:
     Freeing what the Docker SDK has loaded, object by object, takes 25 ms of every command.
     """
     code: object = 1
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started us, as with `>&-`
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115 - until the end
     try:
         main()
     except SystemExit as end:
@@ -126,7 +129,7 @@ def add(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     module.arguments(verb)
-    verb.set_defaults(run=module.run)
+    verb.set_defaults(run=module.run, interrupted=getattr(module, "INTERRUPTED", ""))
 
 
 def _explain(error: Exception, console: Console) -> int:

@@ -15,6 +15,7 @@ EXAMPLE = """\
 testbed apply -f web.yaml
 testbed apply -f pods.yaml -f service.yaml --name flannel
 sed s/replicas:.3/replicas:.5/ web.yaml | testbed apply -f -"""
+INTERRUPTED = "The same command completes it."
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

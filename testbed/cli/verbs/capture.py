@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import IO, TYPE_CHECKING
@@ -75,14 +75,17 @@ def run(args: argparse.Namespace, console: Console) -> int:
     addresses = {node: inventory.address(listing) for node, listing in listings.items()}
     chosen = sources(cluster, Observed.of(addresses, {}), args.targets)
     snaplen = None if args.snaplen is None else int(args.snaplen)
-    with capturing(client, cluster, chosen, args.filter, snaplen=snaplen, live=True) as recording:
+    with (
+        capturing(client, cluster, chosen, args.filter, snaplen=snaplen, live=True) as recording,
+        _output(args) as output,
+    ):
         nodes = len({source.node for source in chosen})
         console.note(
             f"capturing on {_several(len(recording.interfaces), 'interface')} "
             f"of {_several(nodes, 'node')}"
         )
         with _ending(recording, args.duration):
-            _deliver(recording, args, console, cluster)
+            _deliver(recording, args, output, cluster)
         console.note(
             f"{_several(recording.captured, 'packet')} captured, "
             f"{recording.dropped} dropped by the kernel"
@@ -140,32 +143,55 @@ def _ending(recording: Recording, duration: str | None) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def _output(args: argparse.Namespace) -> Iterator[IO[bytes]]:
+    """Where packets are written to; a pipe that has a name waits here until somebody reads it.
+
+    Raises:
+        TestbedError: that is not possible, or no longer.
+        BrokenPipeError: nobody reads standard output any longer.
+    """
+    named = args.write is not None and args.write != "-"
+    where = f"-w {args.write}" if named else "--wireshark" if args.wireshark else "standard output"
+    try:
+        if named:
+            with Path(args.write).open("wb") as file:
+                yield file
+        else:
+            yield sys.stdout.buffer
+    except OSError as error:
+        if isinstance(error, BrokenPipeError) and not named:
+            raise
+        raise TestbedError(f"{where}: {error.strerror}") from error
+
+
 def _deliver(
-    recording: Recording, args: argparse.Namespace, console: Console, cluster: Cluster
+    recording: Recording, args: argparse.Namespace, output: IO[bytes], cluster: Cluster
 ) -> None:
     """Hand on packets as they come, to wherever they are wanted."""
     count = int(args.count) if args.count else None
     if args.wireshark:
         _show(recording, count)
-    elif args.write == "-":
-        _write(recording, sys.stdout.buffer, count)
     elif args.write:
-        try:
-            with Path(args.write).open("wb") as file:
-                _write(recording, file, count)
-        except OSError as error:
-            raise TestbedError(f"-w {args.write}: {error.strerror}") from error
+        _write(recording, output, count)
     else:
-        _print(recording, count, console, cluster)
+        _print(recording, output, count, cluster)
 
 
 def _write(recording: Recording, file: IO[bytes], count: int | None) -> None:
     for blocks in recording.stream(count):
-        file.write(blocks)
-        file.flush()
+        _put(file, blocks)
 
 
-def _print(recording: Recording, count: int | None, console: Console, cluster: Cluster) -> None:
+def _put(file: IO[bytes], data: bytes) -> None:
+    """Write all of it; with PYTHONUNBUFFERED, a signal cuts a single write to a pipe short."""
+    left = memoryview(data)
+    while left:
+        left = left[file.write(left) :]
+    file.flush()
+
+
+def _print(recording: Recording, file: IO[bytes], count: int | None, cluster: Cluster) -> None:
     """One line per packet: when, where, and what."""
     import time
 
@@ -185,7 +211,7 @@ def _print(recording: Recording, count: int | None, console: Console, cluster: C
             clock = time.strftime("%H:%M:%S", time.localtime(seconds))
             line = text.line(packet)
             lines.append(f"{clock}.{fraction // 1000:06}  {seen.name:{width}}  {line}\n")
-        console.raw("".join(lines))
+        _put(file, "".join(lines).encode())
 
 
 def _wireshark() -> str:
@@ -206,7 +232,11 @@ def _wireshark() -> str:
 
 
 def _show(recording: Recording, count: int | None) -> None:
-    """Wireshark stays open when the capture has ended; when it is closed, the capture ends."""
+    """Wireshark stays open when the capture has ended; when it is closed, the capture ends.
+
+    Raises:
+        TestbedError: it did not end well, as without a display.
+    """
     import subprocess
 
     process = subprocess.Popen(
@@ -215,11 +245,21 @@ def _show(recording: Recording, count: int | None) -> None:
         start_new_session=True,  # Ctrl-C is for us
     )
     assert process.stdin is not None
+
+    def follow() -> None:
+        process.wait()
+        recording.ask_to_stop()
+
+    # Without packets, nothing would be written to the pipe, which is then found broken.
+    threading.Thread(target=follow, daemon=True).start()
     try:
         with process.stdin:
             _write(recording, process.stdin, count)
     except BrokenPipeError:
         recording.stop()
+    with suppress(subprocess.TimeoutExpired):  # it is still open
+        if code := process.wait(0.1):
+            raise TestbedError(f"Wireshark ended with exit code {code}")
 
 
 def _several(number: int, what: str) -> str:

@@ -14,6 +14,7 @@ HELP = "remove what Kubernetes manifests describe from a testbed that runs"
 EXAMPLE = """\
 testbed delete -f web.yaml
 testbed delete -f web.yaml --ignore-not-found"""
+INTERRUPTED = "The same command completes it."
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -15,6 +15,7 @@ EXAMPLE = """\
 testbed down
 testbed down flannel
 testbed down --all"""
+INTERRUPTED = "The same command removes the rest."
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -16,6 +16,7 @@ EXAMPLE = """\
 testbed up flannel
 testbed up flannel --nodes 5 --pods-per-node 4 --name wide
 testbed up my-topology.yaml -o json"""
+INTERRUPTED = "`testbed down` removes what was made so far."
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -202,3 +202,24 @@ def test_only_the_console_imports_rich() -> None:
             for alias in node.names
         }
         assert "rich" not in names or path.name == "console.py"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("up", "flannel"), "interrupted. `testbed down` removes what was made so far."),
+        (("apply", "-f", "web.yaml"), "interrupted. The same command completes it."),
+        (("capture",), "interrupted."),
+    ],
+)
+def test_an_interrupt_says_what_is_left(
+    run: Run, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], said: str
+) -> None:
+    """Only of commands that leave something."""
+
+    def interrupted(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"testbed.cli.verbs.{words[0]}.run", interrupted)
+    assert (done := run(*words)).returncode == 130
+    assert done.stderr == f"error: {said}\n"
