@@ -17,20 +17,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from testbed.api.handles import CommandError
+    from testbed.api.packets import StillCapturingError
+    from testbed.api.ping import NoReplyError
     from testbed.api.testbed import Testbed
+    from testbed.errors import NodeError, UsageError
+    from testbed.packets.control import NoControlError
     from testbed.packets.encapsulation import IPIP, PLAIN, VXLAN, WIREGUARD
     from testbed.packets.packet import Packet
-    from testbed.packets.selection import NoControlError, Packets, Verdict
+    from testbed.packets.selection import Packets, Verdict
 
 __all__ = [
     "IPIP",
     "PLAIN",
     "VXLAN",
     "WIREGUARD",
+    "CommandError",
     "NoControlError",
+    "NoReplyError",
+    "NodeError",
     "Packet",
     "Packets",
+    "StillCapturingError",
     "Testbed",
+    "UsageError",
     "Verdict",
 ]
 
@@ -40,8 +50,13 @@ _HOMES = {
     "PLAIN": "packets.encapsulation",
     "VXLAN": "packets.encapsulation",
     "WIREGUARD": "packets.encapsulation",
+    "CommandError": "api.handles",
+    "NoControlError": "packets.control",
+    "NoReplyError": "api.ping",
+    "NodeError": "errors",
+    "StillCapturingError": "api.packets",
+    "UsageError": "errors",
     "Packet": "packets.packet",
-    "NoControlError": "packets.selection",
     "Packets": "packets.selection",
     "Verdict": "packets.selection",
 }

@@ -19,14 +19,20 @@ __all__ = ["PACKETS", "SUMMARY", "cleared", "folder_name", "save", "summary"]
 
 PACKETS, SUMMARY = "packets.pcapng", "summary.txt"
 _LONGEST = 120
+"""Of a name, in bytes: a file system takes 255, and paths get long."""
 _DIGEST = 8
 
 
 def folder_name(test: str) -> str:
     """A file name that says which test, and differs where the tests do."""
-    plain = test.replace("/", ".").replace("::", "--").replace("[", "-").replace("]", "")
-    words = re.sub(r"[^\w.=,+-]+", "-", plain).strip("-.")[:_LONGEST]
-    return words if words == plain else f"{words}-{sha256(test.encode()).hexdigest()[:_DIGEST]}"
+    where, _, parameters = test.partition("[")
+    plain = where.replace("/", ".").replace("::", "--")
+    if parameters:  # what is in them is not replaced alike: a/b and a.b are two tests
+        plain += f"-{parameters.removesuffix(']')}"
+    words = re.sub(r"[^\w.=,+-]+", "-", plain).strip("-.").encode()[:_LONGEST]
+    name = words.decode(errors="ignore")
+    digest = sha256(test.encode(errors="surrogateescape")).hexdigest()[:_DIGEST]
+    return name if name == plain else f"{name}-{digest}"
 
 
 def cleared(folder: Path) -> Path:

@@ -7,15 +7,19 @@ the last of them is over, whatever happened. ``docs/testing.md`` has the whole s
 
 from __future__ import annotations
 
+import re
 import signal
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager
+from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from testbed import pytest_recorder
+from testbed.errors import TestbedError
 from testbed.packets import explanations
 
 if TYPE_CHECKING:
@@ -28,7 +32,21 @@ __all__ = ["Sharing", "capture", "flight_recorder", "nodes", "pods", "testbed"]
 
 _FIXTURE = "testbed"
 _INI = "testbed_topology"
-_MARKER = "testbed(topology, *, nodes, pods_per_node, ipip, name): the topology that a test needs"
+_MARKER = (
+    "testbed(topology, *, nodes, pods_per_node, ipip, proxy, name): the topology that a test needs"
+)
+_NOT_PARAMETRISED = (
+    f"the marker {_FIXTURE} has no effect here: pytest gives no parameters to methods of "
+    "unittest.TestCase. Make it a class of its own or a function, or set the topology by "
+    f"{_INI} in pytest's configuration."
+)
+_OVERLOOKED = (
+    f"the marker {_FIXTURE} has no effect on request.getfixturevalue: name the fixtures among the "
+    "test's arguments, or in @pytest.mark.usefixtures."
+)
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
+"""From continuous integration that has no more patience, and from a terminal that is closed."""
+_VALUES = (str, int, Path, type(None))
 _RECORDER, _SHARING = "testbed-flight-recorder", "testbed-sharing"
 
 
@@ -71,18 +89,33 @@ class Sharing:
         self._asked: dict[Asked, Asked] = {}
         self._use: Any = None
         self._kept: list[str] = []
-        self._handled: Any = None
+        self._handled: list[signal.Signals] = []
+        self._overlooked = False
 
-    def asked(self, topology: str, **overrides: Any) -> Asked:
+    def asked(self, topology: str | Path, **overrides: Any) -> Asked:
         """Always the same object for the same: pytest compares parameters by identity, too."""
         from testbed.api.shared import Asked
 
         path = self._config.rootpath / topology
-        found = Asked.of(str(path) if path.is_file() else topology, overrides)
+        found = Asked.of(str(path if path.is_file() else topology), overrides)
         return self._asked.setdefault(found, found)
+
+    def chosen(self, parameter: object) -> Asked:
+        """What a parameter of the fixture means: a topology, or what a marker asked for."""
+        from testbed.api.shared import Asked
+
+        if isinstance(parameter, str | Path):
+            return self.asked(parameter)
+        if isinstance(parameter, Asked):
+            return parameter
+        if parameter is None:
+            return self.default()
+        return pytest.fail(f"{parameter!r} is no topology: give a name or a path", pytrace=False)
 
     def default(self) -> Asked:
         """What tests without a marker use."""
+        if self._overlooked:
+            pytest.fail(_OVERLOOKED, pytrace=False)
         topology = str(self._config.getini(_INI))
         if not topology:
             pytest.fail(
@@ -90,13 +123,26 @@ class Sharing:
                 f"or set {_INI} = flannel in pytest's configuration.",
                 pytrace=False,
             )
-        return self.asked(topology)
+        written = self._config.inipath
+        path = (written.parent if written else self._config.rootpath) / topology
+        return self.asked(path if path.is_file() else topology)
 
     def running(self, asked: Asked) -> Iterator[Testbed]:
         """Bring up a testbed, and remove it afterwards."""
+        self._end_well_when_terminated()
+        kept, told = len(self._kept), list[str]()
+        try:
+            yield from self._running(asked)
+        except Exception as error:
+            told = _told(error)
+            if not told:
+                raise
+        if told:  # not above: pytest would show the error that is being handled, too
+            pytest.fail("\n".join([*told, *map(_kept, self._kept[kept:])]), pytrace=False)
+
+    def _running(self, asked: Asked) -> Iterator[Testbed]:
         from testbed.api.shared import Use
 
-        self._end_well_when_terminated()
         option = self._config.getoption
         self._use = use = Use(asked.load(), option("--testbed-reuse"), option("--testbed-keep"))
         try:
@@ -117,9 +163,13 @@ class Sharing:
         marker = metafunc.definition.get_closest_marker(_FIXTURE)
         if marker is None or _FIXTURE not in metafunc.fixturenames:
             return
-        if len(marker.args) != 1 or not isinstance(marker.args[0], str):
-            raise pytest.UsageError(
-                f"{metafunc.definition.nodeid}: the marker takes one topology: {_MARKER}"
+        if any(map(_is_parameter, metafunc.definition.iter_markers("parametrize"))):
+            return  # which is said of this test, and a marker perhaps of its module
+        values = [*marker.args, *marker.kwargs.values()]
+        if len(marker.args) != 1 or not all(isinstance(each, _VALUES) for each in values):
+            pytest.fail(
+                f"{metafunc.definition.nodeid}: the marker takes one topology: {_MARKER}",
+                pytrace=False,
             )
         asked = self.asked(marker.args[0], **marker.kwargs)
         metafunc.parametrize(_FIXTURE, [asked], indirect=True, scope="session", ids=[str(asked)])
@@ -138,9 +188,16 @@ class Sharing:
         items[:] = [each for group in sharing.values() for each in group]
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_setup(self) -> None:
-        """What explained the test before explains nothing of this one."""
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """What explained the test before explains nothing of this one.
+
+        A marker that would have no effect is an error: the test would get another topology.
+        """
         explanations.clear()
+        marked = item.get_closest_marker(_FIXTURE) is not None
+        self._overlooked = marked and _parameter(item) is None
+        if marked and _parameter(item) == _INI and not hasattr(item, "callspec"):
+            pytest.fail(_NOT_PARAMETRISED, pytrace=False)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -166,15 +223,17 @@ class Sharing:
 
     def pytest_unconfigure(self) -> None:
         """Handle signals as before."""
-        if self._handled is not None:
-            signal.signal(signal.SIGTERM, self._handled)
-            self._handled = None
+        for number in self._handled:
+            signal.signal(number, signal.SIG_DFL)
+        self._handled.clear()
 
     def _end_well_when_terminated(self) -> None:
-        """SIGTERM, as continuous integration sends it, would end Python without any teardown."""
-        first = self._handled is None and threading.current_thread() is threading.main_thread()
-        if first and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            self._handled = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        """These signals would end Python without any teardown."""
+        if threading.current_thread() is threading.main_thread():
+            for number in _ENDING:
+                if signal.getsignal(number) is signal.SIG_DFL:
+                    signal.signal(number, signal.default_int_handler)
+                    self._handled.append(number)
 
 
 def _parameter(item: pytest.Item) -> object:
@@ -182,7 +241,23 @@ def _parameter(item: pytest.Item) -> object:
     if _FIXTURE not in getattr(item, "fixturenames", ()):
         return None
     callspec = getattr(item, "callspec", None)
-    return callspec.params.get(_FIXTURE, _INI) if callspec else _INI
+    return (callspec.params.get(_FIXTURE) if callspec else None) or _INI
+
+
+def _is_parameter(mark: pytest.Mark) -> bool:
+    """Whether ``@pytest.mark.parametrize`` is of the fixture ``testbed``."""
+    names = mark.args[0] if mark.args else mark.kwargs.get("argnames", ())
+    return _FIXTURE in (re.split(r"[,\s]+", names) if isinstance(names, str) else names)
+
+
+def _told(error: Exception) -> list[str]:
+    """What an error that is known says, which no traceback explains better; else nothing."""
+    from testbed.api.shared import NotAsPlannedError
+
+    if isinstance(error, ExceptionGroup):
+        each = [_told(one) for one in error.exceptions]
+        return [*chain.from_iterable(each)] if all(each) else []
+    return [str(error)] if isinstance(error, TestbedError | NotAsPlannedError) else []
 
 
 def _explanation() -> str:
@@ -204,9 +279,7 @@ def testbed(request: pytest.FixtureRequest) -> Iterator[Testbed]:
     """A running testbed of the topology that the test is marked with, shared with others."""
     sharing = request.config.pluginmanager.get_plugin(_SHARING)
     assert isinstance(sharing, Sharing)
-    chosen = getattr(request, "param", None)
-    asked = sharing.asked(chosen) if isinstance(chosen, str) else chosen
-    yield from sharing.running(asked or sharing.default())
+    yield from sharing.running(sharing.chosen(getattr(request, "param", None)))
 
 
 @pytest.fixture(scope="session")

@@ -66,7 +66,8 @@ class Recorder:
         self.enabled = not config.getoption("--no-flight-recorder")
         chosen = config.getoption("--flight-dir")
         self._own = None if chosen else config.rootpath / _OWN_FOLDER
-        self.folder = Path(chosen) if chosen else config.rootpath / _OWN_FOLDER / "flight"
+        own = config.rootpath / _OWN_FOLDER / "flight"
+        self.folder = Path(chosen).absolute() if chosen else own  # tests change the directory
         self._recorders: dict[str, FlightRecorder] = {}
         self._problems: list[str] = []
         self._began_ns = 0
@@ -139,7 +140,8 @@ class Recorder:
                 )
         lines += self._problems
         self._problems.clear()
-        property_ = (PROPERTY, str(folder))
-        item.user_properties.append(property_)
-        report.user_properties.append(property_)
+        if folder.exists():
+            property_ = (PROPERTY, str(folder))
+            item.user_properties.append(property_)
+            report.user_properties.append(property_)
         report.sections.append((_SECTION, "\n  ".join(lines)))

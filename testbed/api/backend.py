@@ -70,7 +70,7 @@ class TestbedBackend(BaseBackend):  # type: ignore[misc]  # it has annotations, 
         from testbed import existing, target
 
         client = _client()
-        cluster = existing.cluster_of(client, self.testbed)
+        cluster = existing.cluster_of(client, existing.choose(client, self.testbed))
         return client, target.resolve(cluster, self.target)
 
     def run(self, command: str, *args: str, **kwargs: Any) -> CommandResult:

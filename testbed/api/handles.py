@@ -13,7 +13,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any
 
 from testbed.api import ping as pings
-from testbed.api.reach import Reach, diagnosed, sent
+from testbed.api.asked import LARGEST, at_a_port, seconds_of, within
+from testbed.api.reach import Reach, diagnosed, sent, traced
 from testbed.errors import UsageError
 from testbed.node.container import run
 from testbed.packets import explanations
@@ -99,6 +100,9 @@ class Place(ABC):
     def __getitem__(self, device: str) -> Interface:
         """A network device by name: ``node2["flannel.1"]``."""
 
+    __iter__ = None
+    """Without this, Python would look for devices 0, 1, 2 … without end."""
+
     def __str__(self) -> str:
         return self.key
 
@@ -154,13 +158,19 @@ class Place(ABC):
 
         Raises:
             NoReplyError: there was no reply (an :class:`AssertionError`), in ping's own words.
+            UsageError: such a ping cannot be sent.
         """
         __tracebackhide__ = True
+        at_a_port(target, "use `reaches`")
+        within("count", count, 1)
+        within("size", size, 0, LARGEST)
+        seconds_of(timeout)
         words = pings.argv(address_of(target), count, size, df, timeout)
         done = self.run(*words, check=False)
         found = pings.read(f"{done.stdout}{done.stderr}")
         if not found.received:
-            trace = partial(self._testbed.trace, self, str(target), size=size or _SIZE, df=bool(df))
+            asked = (self._testbed, self, target, "icmp", 0, _SIZE if size is None else size)
+            trace = partial(traced, *asked, df=bool(df))
             explanations.note(lambda: f"{self} pings {target}: no reply\n{diagnosed(trace)}")
             raise pings.NoReplyError(f"{self} got no reply from {target}:\n{found.text}")
         return found
@@ -189,6 +199,7 @@ class Place(ABC):
 
         Raises:
             NodeError: the source does not run, so that nothing was sent.
+            UsageError: such a probe cannot be sent.
         """
         address = address_of(target)
         return sent(self._testbed, self, target, address, tcp=tcp, udp=udp, timeout=timeout)
@@ -303,14 +314,16 @@ def address_of(target: Place | Service | Address | str) -> Address:
     Raises:
         UsageError: it is none of them, or a headless Service.
     """
+    neither = f"{target!r} is neither a node, a pod or a Service, nor an address"
     if isinstance(target, Place):
         return target.ip
     if isinstance(target, Service):
         if target.cluster_ip is None:
             raise UsageError(f"{target} is headless: it has no address; ask its pods")
         return target.cluster_ip
+    if not isinstance(target, str | IPv4Address | IPv6Address):
+        raise UsageError(neither)  # ip_address(80) is 0.0.0.80
     try:
         return ip_address(target)
     except ValueError:
-        words = "neither a node, a pod or a Service, nor an address"
-        raise UsageError(f"{target!r} is {words}") from None
+        raise UsageError(neither) from None

@@ -15,6 +15,10 @@ from testbed.topology.source import Place, located
 
 __all__ = ["loaded", "objects_of"]
 
+_NUMBERS = ("nodes", "pods_per_node")
+"""Overrides that are numbers; the others are words."""
+_WORDS = {int: "a number", str: "a word"}
+
 
 def loaded(topology: str | Path, **overrides: Any) -> Cluster:
     """Load a topology: the name of one of testbed's own, or a path.
@@ -26,6 +30,12 @@ def loaded(topology: str | Path, **overrides: Any) -> Cluster:
     unknown = [name for name in overrides if name not in known]
     if unknown:
         raise UsageError(f"{', '.join(unknown)}: there is {', '.join(known)} to override")
+    if not isinstance(topology, str | Path):
+        raise UsageError(f"{topology!r} is neither the name of a topology nor the path of one")
+    for name, value in overrides.items():
+        wanted = int if name in _NUMBERS else str
+        if value is not None and type(value) is not wanted:
+            raise UsageError(f"{name}={value!r}: use {_WORDS[wanted]}")
     path = topology if isinstance(topology, Path) else find(topology)
     return load(path, Overrides(**overrides), cnis=cnis(), proxies=proxies())
 

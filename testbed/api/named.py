@@ -13,13 +13,15 @@ T = TypeVar("T")
 class Named(Mapping[str, T]):
     """Name → handle, in the topology's order."""
 
-    def __init__(
-        self, kind: str, handles: Mapping[str, T], key: Callable[[str], str] = str
-    ) -> None:
+    def __init__(self, kind: str, key: Callable[[str], str] = str) -> None:
         """``key`` makes the key of another way to write a name."""
         self._kind = kind
-        self._handles = handles
+        self._handles: Mapping[str, T] = {}
         self._key = key
+
+    def hold(self, handles: Mapping[str, T]) -> None:
+        """Hold these from now on, for everybody who has this mapping."""
+        self._handles = handles
 
     def __getitem__(self, name: str) -> T:
         try:

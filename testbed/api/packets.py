@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from testbed.errors import UsageError
 from testbed.packets import capturefile
 from testbed.packets.decoder import VXLAN_PORTS
 from testbed.packets.packet import Packet
@@ -27,19 +28,31 @@ class StillCapturingError(RuntimeError):
 class Captured(Packets):
     """The packets of ``with testbed.capture(…) as packets``, complete when the block has ended."""
 
-    __slots__ = ("pcapng",)
+    __slots__ = ("_why", "pcapng")
 
     pcapng: bytes
     """The capture as a file, for Wireshark and tshark."""
 
     def __init__(self) -> None:
         """There is nothing yet: the attributes of :class:`Packets` are made by :meth:`end`."""
+        self._why = (
+            "the capture still runs: its packets are complete when the `with` block has ended"
+        )
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # what Python itself looks for
             raise AttributeError(name)
-        raise StillCapturingError(
-            "the capture still runs: its packets are complete when the `with` block has ended"
+        __tracebackhide__ = True  # pytest shows the line of the test
+        raise StillCapturingError(self._why)
+
+    def __repr__(self) -> str:
+        return "<a capture without packets>" if self._why else super().__repr__()
+
+    def broken_off(self, error: BaseException) -> None:
+        """Say from now on that there are no packets, and why."""
+        self._why = (
+            f"{type(error).__name__} ended the block of this capture, so that its packets were not "
+            "read. If the error is expected, catch it inside of the block."
         )
 
     def end(
@@ -51,6 +64,7 @@ class Captured(Packets):
     ) -> None:
         """Become what was captured."""
         self.pcapng = pcapng
+        self._why = ""
         Packets.__init__(self, packets, tuple(interfaces), dropped=dropped)
 
 
@@ -67,7 +81,11 @@ def captured(
     found = Captured()
     chosen = _sources(testbed, list(where))
     with capture.capturing(testbed.client, testbed.cluster, chosen, expression) as recording:
-        yield found
+        try:
+            yield found
+        except BaseException as error:
+            found.broken_off(error)
+            raise
         recording.stop()
         file = recording.pcapng()
         packets = capturefile.read(file, _vxlan_ports(testbed.cluster))
@@ -86,8 +104,13 @@ def _sources(testbed: Testbed, where: list[Interface | Place | str]) -> tuple[ca
         if isinstance(interface, Interface):
             device = interface.device
             found.append(capture.Source(str(interface), interface.node, device, interface.pod))
-        else:
+        elif isinstance(interface, str):
             words.append(interface)
+        else:
+            raise UsageError(
+                f"{each!r} cannot be captured: give interfaces, nodes, pods, or words such as "
+                "'node1:flannel.1'"
+            )
     if words or not where:
         found += capture.sources(testbed.cluster, testbed.snapshot.observed, words)
     return tuple(dict.fromkeys(found))

@@ -8,20 +8,23 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
+from testbed.api.asked import at_a_port, protocol_of, seconds_of
 from testbed.errors import NodeError, UsageError
 from testbed.packets import explanations
 from testbed.verify.trace import path
 from testbed.verify.trace.conversation import conversing
 from testbed.verify.trace.model import Trace
+from testbed.verify.trace.words import diverges
 
 if TYPE_CHECKING:
     from testbed.api.handles import Address, Place
     from testbed.api.testbed import Testbed
     from testbed.topology.service import Service
 
-__all__ = ["Reach", "described", "diagnosed", "protocol_of", "sent"]
+__all__ = ["Reach", "described", "diagnosed", "sent", "traced"]
 
 _SIZE = 56
+_VERSION = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ def described(trace: Trace) -> str:
             return "traced afterwards, a probe was answered: what was wrong is so no longer"
         return f"traced afterwards: no answer, for no reason that is known ({trace.error})"
     lines = [f"traced afterwards ({found.cause}): {found.summary}"]
-    if found.expected:
+    if found.expected and diverges(trace):  # what arrived and was refused was not lost
         places = f"last seen at {found.last}" if found.last else "seen nowhere"
         lines.append(f"the {found.leg} was {places}, expected next at {found.expected}")
     lines += [f"  {line}" for line in found.evidence]
@@ -86,8 +89,14 @@ def sent(
 
     Raises:
         NodeError: the source does not run, so that nothing was sent.
+        UsageError: such a probe cannot be sent.
     """
     protocol, port = protocol_of(tcp, udp)
+    if not port:
+        at_a_port(target, "give one as tcp=… or udp=…")
+    seconds_of(timeout)
+    if address.version != _VERSION:
+        raise UsageError(f"{address}: `reaches` sends IPv4; ask `ping` or a program by `run`")
     now = testbed.snapshot
     end = path.endpoint(testbed.cluster, now.observed, source.key)
     question = {
@@ -112,18 +121,31 @@ def sent(
         f"{source} reaches {target}{at}",
         answer["answered"],
         "answered" if answer["answered"] else silence,
-        partial(testbed.trace, source, str(target), tcp=tcp, udp=udp),
+        # A client's trace to a Service by name is to another address than this.
+        partial(traced, testbed, source, getattr(target, "cluster_ip", target), protocol, port),
     )
 
 
-def protocol_of(tcp: int | None, udp: int | None) -> tuple[str, int]:
-    """What is sent, and to which port.
+def traced(
+    testbed: Testbed,
+    source: Place,
+    target: Place | Service | Address | str,
+    protocol: str,
+    port: int = 0,
+    size: int = _SIZE,
+    *,
+    df: bool = False,
+) -> Trace:
+    """Send such a probe again and follow it; not what a Service's first port is for."""
+    from testbed import tracing
 
-    Raises:
-        UsageError: both were given.
-    """
-    if tcp is not None and udp is not None:
-        raise UsageError("tcp and udp: a probe is one of them")
-    if tcp is not None:
-        return "tcp", tcp
-    return ("icmp", 0) if udp is None else ("udp", udp)
+    return tracing.trace(
+        testbed.client,
+        testbed.name,
+        str(source),
+        str(target),
+        protocol=protocol,
+        port=port or None,
+        size=size,
+        dont_fragment=df,
+    )[0]

@@ -19,11 +19,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from testbed import applying, existing, lifecycle, tracing
+from testbed.api.asked import LARGEST, protocol_of, within
 from testbed.api.handles import Address, Interface, Node, Place, Pod
 from testbed.api.loading import loaded, objects_of
 from testbed.api.named import Named
 from testbed.api.packets import Captured, captured
-from testbed.api.reach import protocol_of
 from testbed.api.snapshot import Snapshot
 from testbed.applying import Change
 from testbed.errors import NodeError
@@ -64,23 +64,25 @@ class Testbed:
         self._leaving: list[Callable[[], object]] = []
         self._snapshot: Snapshot | None = None
         self._node_addresses: dict[str, frozenset[Address]] = {}
+        self.nodes: Named[Node] = Named("node")
+        self.routers: Named[Node] = Named("router")
+        self.clients: Named[Node] = Named("client")
+        self.pods: Named[Pod] = Named("pod", _key)
+        """By name, for those of namespace ``default``, or ``namespace/name``."""
+        self.services: Named[Service] = Named("Service", _key)
+        """The same; their addresses and ports are those that were chosen."""
         self._hold(cluster)
 
     def _hold(self, cluster: Cluster) -> None:
         """Make handles of what the testbed has."""
         self.cluster = cluster
-        nodes = {each.name: self._node(each.name) for each in cluster.nodes}
-        routers = {each.name: self._node(each.name) for each in cluster.routers}
-        clients = {each.name: self._node(each.name) for each in cluster.clients}
-        pods = {each.key: Pod(self, each, resolve(cluster, each.key)) for each in cluster.pods}
-        self.nodes: Mapping[str, Node] = Named("node", nodes)
-        self.routers: Mapping[str, Node] = Named("router", routers)
-        self.clients: Mapping[str, Node] = Named("client", clients)
-        self.pods: Mapping[str, Pod] = Named("pod", pods, _key)
-        """By name, for those of namespace ``default``, or ``namespace/name``."""
-        services = {each.key: each for each in cluster.services}
-        self.services: Mapping[str, Service] = Named("Service", services, _key)
-        """The same; their addresses and ports are those that were chosen."""
+        self.nodes.hold({each.name: self._node(each.name) for each in cluster.nodes})
+        self.routers.hold({each.name: self._node(each.name) for each in cluster.routers})
+        self.clients.hold({each.name: self._node(each.name) for each in cluster.clients})
+        self.pods.hold(
+            {each.key: Pod(self, each, resolve(cluster, each.key)) for each in cluster.pods}
+        )
+        self.services.hold({each.key: each for each in cluster.services})
 
     @classmethod
     def up(
@@ -219,7 +221,7 @@ class Testbed:
     def trace(
         self,
         source: Place | str,
-        target: Place | Service | str,
+        target: Place | Service | Address | str,
         *,
         tcp: int | None = None,
         udp: int | None = None,
@@ -231,16 +233,19 @@ class Testbed:
         By default that is ICMP; to a Service it is what its first port is for.
 
         Args:
-            source: a node, a router or a pod, or its name.
-            target: the same, or ``svc/[namespace/]name``: a Service's cluster IP.
+            source: a node, a router, a client or a pod, or its name.
+            target: the same; a Service or ``svc/[namespace/]name``, which is the cluster IP for
+                pods and nodes, and the load balancer's address or an external IP for others; or
+                an address of any of them.
             tcp: the target's port, for a TCP connection.
             udp: the target's port, for a UDP datagram.
             size: bytes of payload, for ICMP and UDP.
             df: whether routers must not fragment it.
 
         Raises:
-            UsageError: there is no such source or target.
+            UsageError: there is no such source or target, or such a probe cannot be sent.
         """
+        within("size", size, 0, LARGEST)
         asked = tcp is not None or udp is not None
         protocol, port = protocol_of(tcp, udp) if asked else (None, None)
         return tracing.trace(
@@ -308,4 +313,4 @@ class Testbed:
 
 
 def _key(name: str) -> str:
-    return name if "/" in name else f"default/{name}"
+    return name if "/" in str(name) else f"default/{name}"

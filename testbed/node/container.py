@@ -172,7 +172,7 @@ def run(
     except APIError as error:
         raise NodeError(f"{what}: {error.explanation}") from error
     if late.is_set():
-        raise NodeError(f"{what} did not end within {seconds:.0f} s")
+        raise NodeError(f"{what} did not end within {seconds:g} s")
     if code is None:
         raise NodeError(f"{what} was cut off: the node stopped meanwhile")
     out, err = (b"".join(texts) for texts in printed.values())

@@ -9,43 +9,17 @@ positive control: some packet that all criteria but one kind let through. Withou
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, overload
+from dataclasses import dataclass, replace
+from typing import overload
 
 from testbed.packets import explanations
+from testbed.packets.control import Criterion, NoControlError, Recorded, demand, described
 from testbed.packets.encapsulation import PLAIN, WIREGUARD, Encapsulation
 from testbed.packets.endpoints import Ends, is_uplink
 from testbed.packets.packet import ICMP, ICMPV6, TCP, UDP, Packet
 from testbed.packets.text import table
 
 __all__ = ["NoControlError", "Packets", "Verdict"]
-
-
-class NoControlError(AssertionError):
-    """Nothing was captured, and nothing in the same capture shows that it would have been."""
-
-
-class Criterion(NamedTuple):
-    """One step of narrowing down."""
-
-    words: str
-    admits: Callable[[Packet], bool]
-    interface: bool = False
-    """Whether it asks where the packet was seen, not what it is."""
-    ends: Ends | None = None
-    """Who sends to whom, where it asks that."""
-
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """A whole capture."""
-
-    packets: tuple[Packet, ...]
-    interfaces: tuple[str, ...]
-    uplinks: frozenset[str]
-    """Those of :attr:`interfaces` where the underlay is seen."""
-    dropped: int = 0
-    """Frames that the kernel could not hand to the capture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +29,24 @@ class Verdict:
     question: str
     ok: bool
     explanation: str
+    judged: Packets | None = None
+    """What it is a verdict on, if only packets that were seen can decide it."""
 
     def __bool__(self) -> bool:
+        """Whether it is so.
+
+        Raises:
+            NoControlError: nothing was there to be judged, and nothing shows that it would have
+                been captured: neither yes nor no is proven.
+        """
+        __tracebackhide__ = True  # pytest shows the line of the test
         explanations.note(lambda: self.explanation)
+        if self.judged is not None and not self.judged._packets:
+            if not self.judged._capture.uplinks:
+                raise NoControlError(
+                    f"{self.question}? No uplink was captured: capture nodes' eth0"
+                )
+            demand(self.judged._capture, self.judged._criteria)
         return self.ok
 
     def __repr__(self) -> str:
@@ -117,12 +106,12 @@ class Packets(Sequence[Packet]):
         __tracebackhide__ = True  # pytest shows the line of the test
         explanations.note(self.table)
         if not self._packets:
-            self._demand_control()
+            demand(self._capture, self._criteria)
         return bool(self._packets)
 
     def __repr__(self) -> str:
         seen, all_ = len(self._packets), len(self._capture.packets)
-        return f"<{seen} packets{self._described()} of {all_} captured>"
+        return f"<{seen} packets{described(self._criteria)} of {all_} captured>"
 
     def on(self, interface: object) -> Packets:
         """Those seen at one interface, which must be one that was captured.
@@ -158,7 +147,7 @@ class Packets(Sequence[Packet]):
         )
 
     def tcp(self, port: int | None = None) -> Packets:
-        """TCP, from or to ``port`` if given."""
+        """TCP, from or to ``port`` if given, a number."""
         return self._transport("TCP", TCP, port)
 
     def udp(self, port: int | None = None) -> Packets:
@@ -167,6 +156,7 @@ class Packets(Sequence[Packet]):
 
     def icmp(self, kind: int | None = None) -> Packets:
         """ICMP or ICMPv6, of one type if given: 8 is an echo request, 0 its reply."""
+        _number(kind)
 
         def admits(packet: Packet) -> bool:
             inner = packet.innermost
@@ -201,16 +191,22 @@ class Packets(Sequence[Packet]):
             outer: the nodes of the outer header. The first sends what goes from the first endpoint
                 of :meth:`between` or :meth:`sent` to the second, and the second what comes back.
         """
-        judged = [each for each in self._packets if each.interface in self._capture.uplinks]
+        uplinks = self._capture.uplinks
+        there = Criterion(
+            "on an uplink", lambda packet: packet.interface in uplinks, interface=True
+        )
+        seen = self._narrowed(there)
+        judged = seen._packets
         if isinstance(kind, WIREGUARD):
             return self._encrypted(kind, judged, outer)
         carried = self._carried(outer)
         reasons = [kind.mismatch(each) or carried(each) for each in judged]
-        where = ", ".join(sorted(self._capture.uplinks)) or "no uplink was captured"
+        where = ", ".join(sorted(uplinks)) or "no uplink was captured"
         problem = "" if judged else f"none of them was seen on an uplink ({where})"
         if not problem and any(reasons):
             problem = f"{sum(map(bool, reasons))} of {len(judged)} on uplinks are not so"
-        return self._verdict(f"encapsulated in {kind}", problem, judged, reasons)
+        verdict = self._verdict(f"encapsulated in {kind}", problem, judged, reasons)
+        return replace(verdict, judged=seen)
 
     def plain(self) -> Verdict:
         """Whether these packets cross the underlay as they are, and at least one does."""
@@ -221,9 +217,11 @@ class Packets(Sequence[Packet]):
         if self._packets or not self._criteria:
             return f"{self!r}\n{table(self._packets)}"
         whole = self._capture.packets
-        return f"no packet{self._described()}; captured were {len(whole)}:\n{table(whole)}"
+        return f"no packet{described(self._criteria)}; captured were {len(whole)}:\n{table(whole)}"
 
     def _transport(self, name: str, protocol: int, port: int | None) -> Packets:
+        _number(port)
+
         def admits(packet: Packet) -> bool:
             inner = packet.innermost
             return inner.protocol == protocol and (
@@ -259,48 +257,8 @@ class Packets(Sequence[Packet]):
 
         return problem
 
-    def _described(self) -> str:
-        return "".join(f" {each.words}" for each in self._criteria)
-
-    def _demand_control(self) -> None:
-        """That nothing was seen is proof where something else was, under otherwise equal terms."""
-        __tracebackhide__ = True
-        whole = self._capture
-        if whole.dropped:
-            raise NoControlError(
-                f"no packet{self._described()} was captured, but the kernel dropped "
-                f"{whole.dropped} frames: one of them may have been it"
-            )
-        places = [each for each in self._criteria if each.interface]
-        kinds = [each for each in self._criteria if not each.interface]
-        there = any(_admitted(each, places) for each in whole.packets) if kinds else False
-        elsewhere = any(_admitted(each, kinds) for each in whole.packets) if places else False
-        if there or elsewhere:
-            return
-        raise NoControlError(
-            f"no packet{self._described()} was captured, but this capture has no positive control: "
-            + self._wanted(bool(places), bool(kinds))
-        )
-
-    def _wanted(self, places: bool, kinds: bool) -> str:
-        if not self._capture.packets:
-            return (
-                "it holds no packet at all. Send something that must be seen in the same block, "
-                "and capture that too."
-            )
-        if places and not kinds:
-            return (
-                "nothing was seen at any other interface either. Capture an interface that the "
-                "packets do cross, such as the sender's own."
-            )
-        return (
-            "neither did anything else appear at that interface, nor did such packets elsewhere. "
-            "Send something that must cross it in the same block, or capture the sender's "
-            "interface."
-        )
-
     def _encrypted(
-        self, kind: WIREGUARD, readable: list[Packet], outer: tuple[object, object] | None
+        self, kind: WIREGUARD, readable: Sequence[Packet], outer: tuple[object, object] | None
     ) -> Verdict:
         """Nothing to be read on the uplinks, and encrypted packets there, both ways."""
         carried = self._carried(outer)
@@ -318,15 +276,17 @@ class Packets(Sequence[Packet]):
         elif not any((there, here) in ways for here, there in ways):
             problem = f"no {kind} was seen both ways"
         reasons = ["readable"] * len(readable) + [""] * len(carriers)
-        return self._verdict(f"encapsulated in {kind}", problem, readable + carriers, reasons)
+        return self._verdict(f"encapsulated in {kind}", problem, [*readable, *carriers], reasons)
 
     def _verdict(
         self, question: str, problem: str, judged: Sequence[Packet], reasons: Sequence[str]
     ) -> Verdict:
-        heading = f"packets{self._described()} {question}: {problem or 'yes'}"
+        heading = f"packets{described(self._criteria)} {question}: {problem or 'yes'}"
         shown = table(judged, reasons) if judged else self.table()
-        return Verdict(f"{question}{self._described()}", not problem, f"{heading}\n{shown}")
+        return Verdict(f"{question}{described(self._criteria)}", not problem, f"{heading}\n{shown}")
 
 
-def _admitted(packet: Packet, criteria: Iterable[Criterion]) -> bool:
-    return all(each.admits(packet) for each in criteria)
+def _number(given: object) -> None:
+    """``tcp("80")`` would never match, so that its absence would prove nothing."""
+    if given is not None and not isinstance(given, int):
+        raise TypeError(f"{given!r} is not a number")

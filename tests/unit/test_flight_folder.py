@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from testbed.agent import pcapng
 from testbed.flight_folder import cleared, folder_name, save
 from testbed.flight_recorder import Evidence
@@ -28,6 +30,16 @@ def test_names_are_files_and_differ() -> None:
     long, longer = (folder_name("a.py::test[" + "z" * length) for length in (300, 301))
     assert len({folder_name("test[a b]"), folder_name("test[a-b]"), long, longer}) == 4
     assert len(long) < 140
+    assert len(folder_name(f"a.py::test[{'字' * 100}]").encode()) < 140
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("a/b", "a.b"), ("a::b", "a--b"), ("a]b", "ab"), ("a[b", "a-b"), ("\udc80", "\udc81")],
+)
+def test_names_of_different_parameters_differ(one: str, other: str) -> None:
+    """However much alike they are: one test's folder must not replace another's."""
+    assert folder_name(f"a.py::test[{one}]") != folder_name(f"a.py::test[{other}]")
 
 
 def test_merged_by_time() -> None:

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from testbed.api import shared
+from testbed.errors import NodeError
 from testbed.packets import explanations
 from testbed.topology.model import Cluster
 
@@ -92,6 +93,19 @@ def test_tests_of_one_topology_share_a_testbed(pytester: pytest.Pytester, said: 
     ]
 
 
+def test_the_configuration_s_path_is_relative_to_it(
+    pytester: pytest.Pytester, said: list[str]
+) -> None:
+    """As pytest's own, also where the root is another directory."""
+    from testbed.topology.load import find
+
+    pytester.mkdir("here").joinpath("mine.yaml").write_text(find("flannel").read_text())
+    pytester.mkdir("root")
+    pytester.path.joinpath("here/pytest.ini").write_text("[pytest]\ntestbed_topology = mine.yaml\n")
+    code = "def test_a(testbed): assert testbed.name == 'mine-3'"
+    run(pytester, code, "-c", "here/pytest.ini", "--rootdir", "root").assert_outcomes(passed=1)
+
+
 def test_one_topology_changes_no_order(pytester: pytest.Pytester, said: list[str]) -> None:
     """Fixtures of modules and classes rely on it."""
     code = (
@@ -128,6 +142,17 @@ class TestIt:
 """
     run(pytester, code).assert_outcomes(passed=4)
     assert said == ["up flannel-3", "down flannel-3", "up kindnet-3", "down kindnet-3"]
+
+
+def test_the_default_can_be_a_parameter(pytester: pytest.Pytester, said: list[str]) -> None:
+    """As ``None``, also where the module has a marker."""
+    code = """
+pytestmark = pytest.mark.testbed("flannel", nodes=1)
+@pytest.mark.parametrize("testbed", [None, "flannel"], indirect=True, scope="session")
+def test_a(testbed): pass
+"""
+    run(pytester, code, ini="testbed_topology = kindnet").assert_outcomes(passed=2)
+    assert said == ["up kindnet-3", "down kindnet-3", "up flannel-3", "down flannel-3"]
 
 
 def test_without_a_topology_it_says_how_to_give_one(
@@ -212,19 +237,22 @@ def test_it_is_removed_when_pytest_is_interrupted(
     assert said == ["up flannel-3", "down flannel-3"]
 
 
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 def test_it_is_removed_when_pytest_is_terminated(
-    pytester: pytest.Pytester, said: list[str]
+    pytester: pytest.Pytester, said: list[str], name: str
 ) -> None:
-    """SIGTERM ends like Ctrl-C; afterwards it is handled as before."""
-    code = """
+    """It ends like Ctrl-C; afterwards the signal is handled as before."""
+    number = signal.Signals[name]
+    before = signal.signal(number, signal.SIG_DFL)
+    code = f"""
 import os, signal
 @pytest.mark.testbed("flannel")
-def test_a(testbed): os.kill(os.getpid(), signal.SIGTERM)
+def test_a(testbed): os.kill(os.getpid(), signal.{name})
 """
     result = run(pytester, code)
     assert result.ret == pytest.ExitCode.INTERRUPTED
     assert said == ["up flannel-3", "down flannel-3"]
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.signal(number, before) is signal.SIG_DFL
 
 
 def test_explanations_are_of_the_failed_test(pytester: pytest.Pytester) -> None:
@@ -253,3 +281,89 @@ def test_an_explanation_that_fails_hides_nothing(pytester: pytest.Pytester) -> N
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*'this' == 'that'*", "no explanation: division by zero"])
     explanations.clear()
+
+
+def test_a_marker_takes_paths(pytester: pytest.Pytester, said: list[str]) -> None:
+    """As the API does; so does a parameter, which counts for its test more than a marker."""
+    code = """
+from pathlib import Path
+from testbed.topology.load import find
+pytestmark = pytest.mark.testbed(find("kindnet"))
+def test_a(testbed): assert testbed.name == "kindnet-3"
+@pytest.mark.parametrize("x, testbed", [(1, find("flannel"))], indirect=["testbed"])
+def test_b(testbed, x): assert testbed.name == "flannel-3"
+"""
+    run(pytester, code).assert_outcomes(passed=2)
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (
+            "@pytest.mark.testbed('flannel', nodes=[2])\ndef test_a(testbed): pass",
+            "*the marker takes one topology*",
+        ),
+        (
+            "@pytest.mark.testbed('flannel', nodes='2')\ndef test_a(testbed): pass",
+            "nodes='2': use a number",
+        ),
+        (
+            "@pytest.mark.parametrize('testbed', [3], indirect=True)\ndef test_a(testbed): pass",
+            "3 is no topology: give a name or a path",
+        ),
+        (
+            "import unittest\n@pytest.mark.testbed('kindnet')\n"
+            "@pytest.mark.usefixtures('testbed')\n"
+            "class TestIt(unittest.TestCase):\n    def test_a(self): pass",
+            "the marker testbed has no effect here: *unittest.TestCase*",
+        ),
+        (
+            "@pytest.mark.testbed('kindnet')\n"
+            "def test_a(request): request.getfixturevalue('nodes')",
+            "the marker testbed has no effect on request.getfixturevalue*",
+        ),
+    ],
+)
+def test_a_test_never_gets_another_topology_than_it_asks_for(
+    pytester: pytest.Pytester, said: list[str], code: str, words: str
+) -> None:
+    """It is told what to write instead, without a traceback."""
+    result = run(pytester, code, ini="testbed_topology = flannel")
+    assert result.ret in (pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED)
+    result.stdout.fnmatch_lines([words])
+    result.stdout.no_fnmatch_line("*Traceback*")
+    result.stdout.no_fnmatch_line("*pytest_plugin.py*")
+    assert not said
+
+
+BROKEN = ["NodeError('no Docker')", "ExceptionGroup('x', [NodeError('no Docker'), NodeError('y')])"]
+
+
+@pytest.mark.parametrize("error", [*BROKEN, "NotAsPlannedError('no Docker')"])
+def test_a_testbed_that_does_not_come_up_is_told_without_a_traceback(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, said: list[str], error: str
+) -> None:
+    """In testbed's own words, once, and whether something was left."""
+
+    @contextmanager
+    def broken(self: FakeUse) -> Iterator[SimpleNamespace]:
+        self.failed = True
+        raise eval(error, {"NodeError": NodeError, **vars(shared)})  # noqa: S307 - our own words
+        yield
+
+    monkeypatch.setattr(FakeUse, "__call__", broken)
+    code = "def test_a(testbed): pass"
+    result = run(pytester, code, "--testbed-keep", ini="testbed_topology = flannel")
+    result.assert_outcomes(errors=1)
+    left = "testbed flannel-3 was left running: *"
+    result.stdout.fnmatch_lines(["_* ERROR at setup of test_a _*", "no Docker", left, left])
+    result.stdout.no_fnmatch_line("*pytest_plugin.py*")
+
+
+def test_a_fault_of_testbed_s_own_keeps_its_traceback(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    """Because it is to be reported."""
+    monkeypatch.setattr(FakeUse, "__call__", lambda _: 1 / 0)
+    result = run(pytester, "def test_a(testbed): pass", ini="testbed_topology = flannel")
+    result.stdout.fnmatch_lines(["*pytest_plugin.py*", "*ZeroDivisionError*"])

@@ -118,8 +118,10 @@ def test_error_of_the_recorder_is_a_line_of_the_report(
 ) -> None:
     """Whatever it is."""
     monkeypatch.setattr(FakeFlightRecorder, "error", ZeroDivisionError("oh"))
-    ((_, text),) = report(recorder(tmp_path, "bed")).sections
+    told = report(recorder(tmp_path, "bed"))
+    ((_, text),) = told.sections
     assert "could not be saved: ZeroDivisionError('oh')" in text
+    assert not told.user_properties  # there is nothing to link to
 
 
 def test_turned_off(tmp_path: Path, made: list[FakeFlightRecorder]) -> None:
@@ -135,3 +137,15 @@ def test_begun_once_and_stopped(tmp_path: Path, made: list[FakeFlightRecorder]) 
     plugin.unwatch("one")
     plugin.pytest_sessionfinish()
     assert [fake.said for fake in made] == [["start", "wait", "stop"]] * 2
+
+
+def test_a_chosen_folder_is_where_pytest_was_started(
+    tmp_path: Path, made: list[FakeFlightRecorder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although the failed test has changed the directory."""
+    monkeypatch.chdir(tmp_path)
+    plugin = recorder(tmp_path, "bed", **{"--flight-dir": "chosen"})
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    report(plugin)
+    assert (tmp_path / "chosen/a.py--test/summary.txt").exists()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Address
+from types import SimpleNamespace
 
 import pytest
 
+from testbed import applying
 from testbed.api.handles import CommandError, address_of
 from testbed.api.ping import NoReplyError
 from testbed.api.testbed import Testbed
@@ -43,6 +46,20 @@ def test_pods_have_short_and_long_names(made: Testbed) -> None:
     assert POD in made.pods
     assert "netexec-node1-1" in made.pods
     assert pod.node is made.nodes["node1"]
+
+
+def test_changes_are_seen_by_whoever_has_the_pods(
+    made: Testbed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as the fixture `pods`, which lives as long as the testbed."""
+    pods, fewer = made.pods, made.cluster.pods[1:]
+    gone = made.cluster.pods[0].key
+    assert gone in pods
+    change = SimpleNamespace(cluster=replace(made.cluster, pods=fewer))
+    monkeypatch.setattr(applying, "delete", lambda *_: change)
+    made.delete({"kind": "Pod"})
+    assert list(pods) == [pod.key for pod in fewer]
+    assert made.pods is pods
 
 
 def test_a_wrong_name_is_answered_by_those_that_there_are(made: Testbed) -> None:
@@ -150,3 +167,27 @@ def test_a_target_is_a_handle_or_an_address(made: Testbed) -> None:
         UsageError, match="'web' is neither a node, a pod or a Service, nor an address"
     ):
         address_of("web")
+    for wrong in (80, b"\x0a\xf4\x00\x01", None):
+        with pytest.raises(UsageError, match="neither a node"):
+            address_of(wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [{"count": 0}, {"size": -1}, {"size": 65508}, {"timeout": 0}])
+def test_a_ping_that_cannot_be_sent_is_no_lost_ping(
+    made: Testbed, engine: Engine, wrong: dict[str, int]
+) -> None:
+    """An error of another kind than that which tests expect of a broken network."""
+    with pytest.raises(UsageError, match=next(iter(wrong))):
+        made.pods[POD].ping(made.nodes["node2"], **wrong)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="size=-1: use a number from 0 to 65507"):
+        made.trace(POD, "node2", size=-1)
+    assert not engine.ran
+
+
+def test_a_place_is_no_collection(made: Testbed) -> None:
+    """Python would ask for its interfaces 0, 1, 2 and so on for ever."""
+    for place in (made.nodes["node1"], made.pods[POD]):
+        with pytest.raises(TypeError, match="not iterable"):
+            list(place)  # type: ignore[call-overload]
+        with pytest.raises(TypeError, match=r"not iterable|not a container"):
+            assert "eth0" in place  # type: ignore[operator]

@@ -76,11 +76,12 @@ def test_packets_are_there_after_the_block(made: Testbed, recordings: list[FakeR
     assert packets.pcapng.startswith(b"\x0a\x0d\x0d\x0a")
 
 
-@pytest.mark.parametrize("ask", [bool, len, list, repr, lambda p: p.icmp(), lambda p: p.pcapng])
+@pytest.mark.parametrize("ask", [bool, len, list, lambda p: p.icmp(), lambda p: p.pcapng])
 def test_packets_cannot_be_asked_for_while_the_capture_runs(ask: Any) -> None:
     """An empty selection there would be no proof of anything."""
     with pytest.raises(StillCapturingError, match="when the `with` block has ended"):
         ask(Captured())
+    assert repr(Captured()) == "<a capture without packets>"
 
 
 def test_interfaces_places_and_words(made: Testbed, recordings: list[FakeRecording]) -> None:
@@ -120,3 +121,26 @@ def test_a_failing_block_keeps_its_own_error(
     with pytest.raises(ZeroDivisionError), made.capture():
         raise ZeroDivisionError
     assert not recordings[0].stopped
+
+
+def test_a_capture_that_was_broken_off_says_so(
+    made: Testbed, recordings: list[FakeRecording]
+) -> None:
+    """It does not run any more, and what to do is another thing."""
+    with pytest.raises(ZeroDivisionError), made.capture() as packets:
+        raise ZeroDivisionError
+    with pytest.raises(StillCapturingError, match="ZeroDivisionError ended the block"):
+        len(packets)
+
+
+@pytest.mark.parametrize("where", [None, 42, ["node1"]])
+def test_what_cannot_be_captured_is_named(
+    made: Testbed, recordings: list[FakeRecording], where: Any
+) -> None:
+    """Such as a list, where its interfaces were meant."""
+    with (
+        pytest.raises(UsageError, match="cannot be captured: give interfaces"),
+        made.capture(where),
+    ):
+        pass
+    assert not recordings

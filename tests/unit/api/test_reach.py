@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from ipaddress import IPv4Address
 from typing import Any
 
 import pytest
 
 from testbed.api import reach
-from testbed.api.reach import Reach, described, protocol_of
+from testbed.api.asked import protocol_of
+from testbed.api.reach import Reach, described
 from testbed.api.testbed import Testbed
 from testbed.errors import NodeError, UsageError
 from testbed.packets import explanations
-from testbed.verify.trace.model import Diagnosis, Endpoint, Leg, Probe, Trace
+from testbed.topology.service import Service, ServicePort
+from testbed.verify.trace.model import Diagnosis, Endpoint, ExpectedHop, Leg, Probe, Trace
 from tests.unit.api.conftest import POD, THERE
 
 
@@ -102,6 +106,33 @@ def test_a_probe_is_of_one_protocol() -> None:
         protocol_of(80, 53)
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"tcp": "80"}, {"tcp": 0}, {"udp": 70000}, {"timeout": 0}, {"timeout": None}]
+)
+def test_what_cannot_be_sent_proves_nothing(
+    made: Testbed, agent: FakeAgent, wrong: dict[str, Any]
+) -> None:
+    """`assert not pod.reaches(…)` must not pass because of a port that there is not."""
+    with pytest.raises(UsageError, match=next(iter(wrong))):
+        made.pods[POD].reaches(made.pods[THERE], **wrong)
+    with pytest.raises(UsageError, match="`reaches` sends IPv4"):
+        made.pods[POD].reaches("fd00::1")
+    assert not agent.asked
+
+
+def test_a_service_is_asked_at_its_ports(made: Testbed, agent: FakeAgent) -> None:
+    """Its address answers no echo request, so that silence says nothing of it."""
+    ports = (ServicePort(80), ServicePort(53, "UDP"))
+    web = Service("default", "web", ports, cluster_ip=IPv4Address("10.96.0.1"))
+    words = r"svc/default/web answers at its ports \(80/tcp, 53/udp\), not to echo requests: "
+    with pytest.raises(UsageError, match=f"{words}give one as tcp"):
+        made.pods[POD].reaches(web)
+    with pytest.raises(UsageError, match=f"{words}use `reaches`"):
+        made.pods[POD].ping(web)  # type: ignore[arg-type]
+    assert not agent.asked
+    assert not made.pods[POD].reaches(web, tcp=80)
+
+
 def test_the_trace_is_made_when_the_explanation_is_read() -> None:
     """Not for every truth value; and not at all where the answer came."""
     made: list[str] = []
@@ -132,6 +163,17 @@ def test_a_diagnosis_in_words() -> None:
     )
     assert "is so no longer" in described(trace(answered=True))
     assert "no reason that is known" in described(trace())
+
+
+def test_a_refusal_was_not_lost() -> None:
+    """The path there and back was as it must be: nothing was expected next."""
+    refused = Diagnosis("no-listener", "reply", "here/eth0", "there/eth0", "there", "nobody")
+    hop = ExpectedHop("there", "node2", "eth0", "in")
+    leg = Leg((hop,), (), None, complete=True)
+    walked = replace(trace(refused), request=leg, reply=leg)
+    assert described(walked) == "traced afterwards (no-listener): nobody"
+    astray = replace(walked, reply=replace(leg, divergence=0))
+    assert "last seen at here/eth0, expected next at there/eth0" in described(astray)
 
 
 def test_an_explanation_never_raises() -> None:

@@ -126,11 +126,34 @@ def test_plain() -> None:
 
 
 def test_no_packet_on_an_uplink_is_no_encapsulation() -> None:
-    """Neither when nothing was captured there, nor when nothing was captured at all."""
-    verdict = Packets([INSIDE]).encapsulated_in(VXLAN())
+    """If others were seen there, or such packets elsewhere."""
+    verdict = ALL.between(POD_A, POD_C).encapsulated_in(VXLAN())
     assert not verdict
     assert "seen on an uplink" in verdict.explanation
-    assert not Packets([], ["node1/eth0"]).encapsulated_in(VXLAN())
+
+
+@pytest.mark.parametrize(
+    ("packets", "why"),
+    [
+        (Packets([INSIDE]), "No uplink was captured"),
+        (Packets([], ["node1/eth0"]), "it holds no packet at all"),
+        (Packets([INSIDE], ["node1/eth0"]).between(POD_C, NODE1), "no positive control"),
+        (Packets([INSIDE], ["node1/eth0"], dropped=1).arp(), "the kernel dropped 1 frames"),
+    ],
+)
+@pytest.mark.parametrize("ask", [lambda p: p.plain(), lambda p: p.encapsulated_in(VXLAN())])
+def test_no_encapsulation_needs_a_control(ask: Any, packets: Packets, why: str) -> None:
+    """Where nothing was seen that could be judged, neither yes nor no is proven."""
+    with pytest.raises(NoControlError, match=why):
+        assert not ask(packets)
+    assert explanations.last() == ask(packets).explanation
+
+
+@pytest.mark.parametrize("ask", [Packets.tcp, Packets.udp, Packets.icmp])
+def test_ports_and_types_are_numbers(ask: Any) -> None:
+    """A word would match nothing, and look like absence."""
+    with pytest.raises(TypeError, match="'80' is not a number"):
+        ask(ALL, "80")
 
 
 def test_wireguard_is_seen_both_ways_and_nothing_else() -> None:
