@@ -199,11 +199,14 @@ class Sharing:
         if marked and _parameter(item) == _INI and not hasattr(item, "callspec"):
             pytest.fail(_NOT_PARAMETRISED, pytrace=False)
 
-    @pytest.hookimpl(wrapper=True)
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Explain a failure while the testbed is as the test left it."""
+        """Explain a failure before fixtures clean up.
+
+        The flight recorder saved already: an explanation may send packets, which rules count.
+        """
         report = yield
         if report.failed and report.when != "teardown":
             texts = []

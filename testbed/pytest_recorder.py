@@ -97,7 +97,7 @@ class Recorder:
         for recorder in self._recorders.values():
             recorder.wait(_READY_SECONDS)
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
         self, item: pytest.Item
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:

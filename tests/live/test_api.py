@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -164,7 +165,14 @@ def test_a_failing_test_is_explained_and_leaves_nothing(client: Any, tmp_path: P
         output, _ = process.communicate(timeout=100)
     assert process.returncode == 1, output
     assert "traced afterwards (rule): node2 dropped it: rule 1 of INPUT" in output
-    assert (tmp_path / "failing.py--test_web" / "packets.pcapng").exists()
+    folder = tmp_path / "failing.py--test_web"
+    assert (folder / "packets.pcapng").exists()
+    moved = re.search(r"-j DROP: (\d+) → \d+ packets", output)
+    assert moved, output
+    saved = (folder / "node2" / "rules.txt").read_text()
+    found = re.search(r"\[(\d+):\d+\] -A INPUT -p udp -m udp --dport 8472 -j DROP", saved)
+    assert found, saved
+    assert found[1] == moved[1], "saved before the explanation sent a packet of its own"
     assert not left_by(client, process)
 
 
