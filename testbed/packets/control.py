@@ -1,7 +1,8 @@
 """Positive controls: when a capture without some packets proves that they were not there.
 
 That nothing was seen is proof where something else was, under otherwise equal terms: the same
-packets at another place, or other packets at the same place.
+packets at another place, or other packets at the same place. Of those, packets that machines send
+unasked do not count: a test whose ping never left would be content with a router solicitation.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from testbed.packets.endpoints import Ends
-from testbed.packets.packet import Packet
+from testbed.packets.packet import Packet, is_group
 
 __all__ = ["Criterion", "NoControlError", "Recorded", "demand", "described"]
 
@@ -62,7 +63,8 @@ def demand(whole: Recorded, criteria: Sequence[Criterion]) -> None:
         )
     places = [each for each in criteria if each.interface]
     kinds = [each for each in criteria if not each.interface]
-    there = any(_admitted(each, places) for each in whole.packets) if kinds else False
+    asked = (each for each in whole.packets if not _unasked(each))
+    there = any(_admitted(each, places) for each in asked) if kinds else False
     elsewhere = any(_admitted(each, kinds) for each in whole.packets) if places else False
     if not there and not elsewhere:
         wanted = _wanted(whole, bool(places), bool(kinds))
@@ -80,11 +82,26 @@ def _wanted(whole: Recorded, places: bool, kinds: bool) -> str:
             "nothing was seen at any other interface either. Capture an interface that the "
             "packets do cross, such as the sender's own."
         )
+    unasked = "ARP, groups and link-local addresses do not count"
+    if not places:
+        return (
+            f"nothing else was seen either ({unasked}). Send something that must be seen in the "
+            "same block."
+        )
     return (
-        "neither did anything else appear at that interface, nor did such packets elsewhere. "
-        "Send something that must cross it in the same block, or capture the sender's "
+        f"neither did anything else appear at that interface ({unasked}), nor did such packets "
+        "elsewhere. Send something that must cross it in the same block, or capture the sender's "
         "interface."
     )
+
+
+def _unasked(packet: Packet) -> bool:
+    """Whether machines send such packets by themselves, as to find neighbours and routers."""
+    to = packet.innermost.destination
+    if to is None or to.is_multicast or to.is_link_local:
+        return True
+    mac = packet.innermost.destination_mac
+    return mac is not None and is_group(mac)
 
 
 def _admitted(packet: Packet, criteria: Iterable[Criterion]) -> bool:

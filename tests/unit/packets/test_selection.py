@@ -199,6 +199,25 @@ def test_absence_without_a_control() -> None:
         bool(one.between(POD_A, POD_C).on("node1/eth0"))
 
 
+@pytest.mark.parametrize(
+    "unasked",
+    [
+        Packet(destination=IPv6Address("ff02::2"), interface="node1/eth0"),
+        Packet(destination=IPv6Address("fe80::1"), interface="node1/eth0"),
+        packet(NODE1, NODE3, interface="node1/eth0", destination_mac="ff:ff:ff:ff:ff:ff"),
+        Packet(ethertype=ARP, interface="node1/eth0"),
+    ],
+    ids=["to a group", "to a neighbour", "broadcast", "ARP"],
+)
+def test_what_machines_send_unasked_is_no_control(unasked: Packet) -> None:
+    """It does not show that the test sent anything; at another interface it is a control."""
+    seen = Packets([unasked], ["node1/eth0", "node2/eth0"])
+    for selected in (seen.tcp(), seen.tcp().on("node1/eth0")):
+        with pytest.raises(NoControlError, match="link-local addresses do not count"):
+            bool(selected)
+    assert not seen.on("node2/eth0")
+
+
 def test_absence_where_the_kernel_dropped_frames() -> None:
     """One of them may have been it."""
     with pytest.raises(NoControlError, match="dropped 3 frames"):
