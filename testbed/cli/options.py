@@ -11,7 +11,16 @@ from testbed.errors import UsageError
 if TYPE_CHECKING:
     from testbed.topology.load import Objects
 
-__all__ = ["count", "documents", "manifests", "name", "output", "topology", "wanted_name"]
+__all__ = [
+    "count",
+    "documents",
+    "manifests",
+    "name",
+    "output",
+    "topology",
+    "wanted_name",
+    "within",
+]
 
 
 def name(parser: argparse.ArgumentParser) -> None:
@@ -99,3 +108,8 @@ def wanted_name(args: argparse.Namespace) -> str | None:
     if args.name == "":
         raise UsageError("--name is empty: say which testbed is meant")
     return args.name or os.environ.get("TESTBED_NAME") or None
+
+
+def within(text: str, least: int, most: int) -> bool:
+    """Whether it is a whole number, in digits and nothing else, between these two."""
+    return text.isascii() and text.isdigit() and len(text) < 9 and least <= int(text) <= most

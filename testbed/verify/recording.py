@@ -71,6 +71,8 @@ class Feed:
                     self._end()
                     break
                 self._take(chunk)
+        except ValueError as error:
+            raise NodeError(self._damaged(error)) from error
         finally:
             timer.cancel()
         if self.problems and not self._session.errors.startswith("{"):
@@ -106,16 +108,23 @@ class Feed:
         self._held.close()
 
     def _run(self) -> None:
+        damage = ""
         try:
             for chunk in self._chunks:
                 with self._changed:
                     self._take(chunk)
                     self._changed.notify_all()
                     self._changed.wait_for(self._may_go_on)
+        except ValueError as error:
+            damage = self._damaged(error)
         finally:
             with self._changed:
                 self._end()
+                self.problems = (damage,) if damage else self.problems
                 self._changed.notify_all()
+
+    def _damaged(self, error: ValueError) -> str:
+        return f"{self._container} sent what is no capture: {error}"
 
     def _may_go_on(self) -> bool:
         """Wait only with packets that others hold up: the rest of ours may say that ours go on."""

@@ -272,7 +272,7 @@ def test_wireshark(live: Running, cli: Cli, tmp_path: Path) -> None:
         ping(live, "-c 1")
         code, out, err = interrupted(process)
     assert (code, out) == (0, ""), err
-    assert arguments.read_text() == "-k -i - -d udp.port==8472,vxlan\n"
+    assert arguments.read_text() == "-k -i - -d udp.port==4789,vxlan -d udp.port==8472,vxlan\n"
     deadline = time.monotonic() + 5 * SLOWNESS
     while time.monotonic() < deadline and not fed.read_bytes().count(bytes.fromhex(MARK)):
         time.sleep(0.02)

@@ -29,6 +29,8 @@ testbed capture --wireshark
 testbed capture node2 --filter icmp --count 10"""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_MOST, _LONGEST = 10**8 - 1, (1 << 18) - 1
+"""Packets; bytes of each, tcpdump's own limit."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -96,10 +98,10 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 
 def _problems(args: argparse.Namespace) -> Iterator[str]:
-    if args.count is not None and not (args.count.isdecimal() and int(args.count) > 0):
-        yield f"--count {args.count}: it is a number from 1"
-    if args.snaplen is not None and not (args.snaplen.isdecimal() and int(args.snaplen) < 1 << 18):
-        yield f"--snaplen {args.snaplen}: it is a number from 0 to 262143"
+    if args.count is not None and not options.within(args.count, 1, _MOST):
+        yield f"--count {args.count[:20]}: it is a number from 1 to {_MOST}"
+    if args.snaplen is not None and not options.within(args.snaplen, 0, _LONGEST):
+        yield f"--snaplen {args.snaplen[:20]}: it is a number from 0 to {_LONGEST}"
     if args.duration is not None and not _seconds(args.duration):
         yield f"--duration {args.duration}: it is a number of seconds, more than 0"
     if args.write == "-" and sys.stdout.isatty():
@@ -115,7 +117,7 @@ def _problems(args: argparse.Namespace) -> Iterator[str]:
 def _seconds(text: str) -> float:
     """A number of seconds that a timer takes; else 0."""
     try:
-        seconds = float(text)
+        seconds = float(text) if text.isascii() and "_" not in text else 0.0
     except ValueError:
         return 0.0
     return seconds if 0 < seconds < threading.TIMEOUT_MAX else 0.0
@@ -132,7 +134,9 @@ def _ending(recording: Recording, duration: str | None) -> Iterator[None]:
 
     timer = threading.Timer(_seconds(duration) if duration else 0.0, recording.ask_to_stop)
     timer.daemon = True
-    before = {number: signal.signal(number, stop) for number in _SIGNALS}
+    # What whoever started us wants ignored stays so: `nohup testbed capture`.
+    heard = [each for each in _SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in heard}
     try:
         if duration:
             timer.start()
@@ -171,7 +175,7 @@ def _deliver(
     """Hand on packets as they come, to wherever they are wanted."""
     count = int(args.count) if args.count else None
     if args.wireshark:
-        _show(recording, count)
+        _show(recording, count, cluster)
     elif args.write:
         _write(recording, output, count)
     else:
@@ -196,11 +200,9 @@ def _print(recording: Recording, file: IO[bytes], count: int | None, cluster: Cl
     import time
 
     from testbed.packets import text
-    from testbed.packets.decoder import VXLAN_PORTS, decode
-    from testbed.verify import oracle
+    from testbed.packets.decoder import decode
 
-    ways = oracle.encapsulations(cluster)
-    ports = VXLAN_PORTS | {way.port for way in ways if isinstance(way, oracle.Vxlan)}
+    ports = _vxlan_ports(cluster)
     width = max(len(each.name) for each in recording.interfaces)
     for batch in recording.batches(count):
         lines = []
@@ -212,6 +214,15 @@ def _print(recording: Recording, file: IO[bytes], count: int | None, cluster: Cl
             line = text.line(packet)
             lines.append(f"{clock}.{fraction // 1000:06}  {seen.name:{width}}  {line}\n")
         _put(file, "".join(lines).encode())
+
+
+def _vxlan_ports(cluster: Cluster) -> frozenset[int]:
+    """UDP ports that carry VXLAN: the usual ones, and the topology's own."""
+    from testbed.packets.decoder import VXLAN_PORTS
+    from testbed.verify import oracle
+
+    ways = oracle.encapsulations(cluster)
+    return VXLAN_PORTS | {way.port for way in ways if isinstance(way, oracle.Vxlan)}
 
 
 def _wireshark() -> str:
@@ -231,7 +242,7 @@ def _wireshark() -> str:
     return command
 
 
-def _show(recording: Recording, count: int | None) -> None:
+def _show(recording: Recording, count: int | None, cluster: Cluster) -> None:
     """Wireshark stays open when the capture has ended; when it is closed, the capture ends.
 
     Raises:
@@ -239,8 +250,10 @@ def _show(recording: Recording, count: int | None) -> None:
     """
     import subprocess
 
+    ports = sorted(_vxlan_ports(cluster))
+    decoded = [word for port in ports for word in ("-d", f"udp.port=={port},vxlan")]
     process = subprocess.Popen(
-        [_wireshark(), "-k", "-i", "-", "-d", "udp.port==8472,vxlan"],
+        [_wireshark(), "-k", "-i", "-", *decoded],
         stdin=subprocess.PIPE,
         start_new_session=True,  # Ctrl-C is for us
     )

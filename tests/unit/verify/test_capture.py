@@ -225,6 +225,20 @@ def test_a_slow_reader_lets_the_agents_wait(
         assert taken == list(range(10, 20))
 
 
+def test_what_is_no_capture(agents: Agents) -> None:
+    """Noise from a node is said, at the beginning and later; what came before is kept."""
+    name = f"{CLUSTER.name}-node1"
+    said = f"{name} sent what is no capture: not pcapng: "
+    with capturing(CLIENT, CLUSTER, CHOSEN[:1]) as found:
+        agents["node1"].saw(10)
+        agents["node1"].output.put(bytes(100))
+        with pytest.raises(NodeError, match=said):
+            found.stop()
+    agents.prepare = lambda agent: agent.output.put(b"panic: " * 10)  # type: ignore[method-assign]
+    with pytest.raises(NodeError, match=said), capturing(CLIENT, CLUSTER, CHOSEN[:1]):
+        pytest.fail("it did not begin")
+
+
 def test_requests_that_cannot_be_met(agents: Agents) -> None:
     """Every problem of every node, the same one once; nothing runs."""
 
