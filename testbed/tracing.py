@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from ipaddress import IPv4Network
 from typing import TYPE_CHECKING, Any
 
 from testbed import existing
 from testbed.errors import UsageError
-from testbed.node import inventory
+from testbed.node import inventory, underlay
 from testbed.services.kept import with_services
 from testbed.services.state import seen
 from testbed.topology.portals import Portal, portals, slices
 from testbed.verify.observed import Observed
-from testbed.verify.trace import path, run, service
+from testbed.verify.trace import destination, path, run, service
 from testbed.verify.trace.model import Endpoint, Trace
 
 if TYPE_CHECKING:
@@ -39,10 +40,13 @@ def trace(
     Args:
         client: the engine's.
         name: the testbed's.
-        source: a node, a router or ``[namespace/]pod``.
-        target: the same, or ``svc/[namespace/]service``: the cluster IP of a Service.
+        source: a node, a router, a client or ``[namespace/]pod``.
+        target: the same; the address of a pod, a machine or a Service; or
+            ``svc/[namespace/]service``, which from pods and nodes is its cluster IP, and from
+            elsewhere the load balancer's address, else an external IP. TCP and UDP to a node's port
+            that is a Service's node port are for that Service.
         protocol: ``icmp``, ``tcp`` or ``udp``; ``None``: that of the Service's port, else ICMP.
-        port: of the target, for TCP and UDP; ``None``: the Service's first.
+        port: of the target, for TCP and UDP; ``None``: the Service's first, else netexec's.
         size: bytes of payload, for ICMP and UDP.
         dont_fragment: whether nobody may fragment it.
 
@@ -50,36 +54,65 @@ def trace(
         The trace, and the pcapng file of all frames that were seen.
 
     Raises:
-        UsageError: there is no such source or target; the message is about both.
+        UsageError: there is no such source or target, or none that leads anywhere; nothing is sent.
     """
     listings = inventory.containers(client, name)
     cluster = existing.cluster_of(client, name, listings)
     states = existing.states_of(client, listings)
     containers, observed = _running(listings, states)
-    found = None
-    if key := service.named(cluster, target):
+    if _may_be_served(cluster, target, protocol):
         cluster = with_services(client, cluster, listings)
         start = path.endpoint(cluster, observed, source)
-        portals = _portals(cluster, states)
-        found = service.resolve(
-            *(cluster, observed, portals, key, start), protocol=protocol, port=port
+        end, found = destination.found(
+            *(cluster, observed, _portals(cluster, states), start, target),
+            protocol=protocol,
+            port=port,
+            subnets=_subnets(client, cluster),
         )
-        ends = start, Endpoint(f"svc/{key}", start.node, found.cluster_ip, pod=False)
-        protocol, port = found.protocol, found.port
     else:
-        ends = _endpoints(cluster, observed, source, target)
+        found = None
+        start, end = _endpoints(cluster, observed, source, target)
+    if found is not None:
+        protocol, port = found.protocol, found.port
+    protocol, port = _probe(protocol, port)
     return run.trace(
         client,
         cluster,
         containers,
         observed,
-        *ends,
-        protocol=protocol or "icmp",
-        port=port or 0,
+        start,
+        end,
+        protocol=protocol,
+        port=port,
         size=size,
         dont_fragment=dont_fragment,
         service=found,
     )
+
+
+def _may_be_served(cluster: Cluster, target: str, protocol: str | None) -> bool:
+    """Whether Services must be known to say what is meant: by name, by address, by node port."""
+    ports = target in {node.name for node in cluster.nodes} and protocol in ("tcp", "udp")
+    return bool(service.named(cluster, target) or destination.address(target) or ports)
+
+
+def _probe(protocol: str | None, port: int | None) -> tuple[str, int]:
+    """What is sent where no Service says it.
+
+    Raises:
+        UsageError: a port without a protocol that has ports.
+    """
+    if protocol is None and port is not None:
+        raise UsageError("--port: ICMP has no ports; it is for tcp and udp (--proto)")
+    protocol = protocol or "icmp"
+    return protocol, destination.PORTS[protocol] if port is None else port
+
+
+def _subnets(client: docker.DockerClient, cluster: Cluster) -> dict[str, IPv4Network]:
+    """Of the underlay's networks; where there is only one, nobody asks."""
+    if len(cluster.networks) == 1:
+        return {}
+    return {name: each.subnet for name, each in underlay.find(client, cluster.name).items()}
 
 
 def _running(

@@ -47,7 +47,7 @@ def lines(trace: Trace) -> Iterator[str]:
             yield from _leg(leg)
     if trace.conntrack:
         yield ""
-        yield f"conntrack on {trace.source.node}:"
+        yield f"conntrack on {words.tracking(trace)}:"
         for entry in trace.conntrack:
             yield from _wrapped(entry, "  ", " " * 13)
     if trace.errors:

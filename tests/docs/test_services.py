@@ -16,6 +16,7 @@ def test_a_service_from_inside_and_outside(testbed, pods, nodes, capture):
     assert packets.where(lambda packet: packet.destination == web.cluster_ip).on(pod.veth)
     assert client.reaches(front.load_balancer_ip, tcp=80)
     assert testbed.trace(pod, web, tcp=80).ok
+    assert testbed.trace(client, front, tcp=80).ok
 
 
 def test_endpoints_follow(testbed, pods):

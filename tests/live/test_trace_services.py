@@ -8,19 +8,17 @@ pod that calls itself is sent a redirect, and for a second afterwards nothing el
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
-from testbed import tracing
 from testbed.verify.trace.model import Trace
 from tests.live.conftest import Cli, Lasting, Running
+from tests.live.walks import NODE1, Rules, on, seen, told, trace, wanted
 
 CASES = [(cni, mode) for cni in ("flannel", "calico") for mode in ("iptables", "nftables")]
-CALLER, NODE1 = "caller", "node1"
+CALLER = "caller"
 
 
 @pytest.fixture(scope="module", params=CASES, ids="-".join)
@@ -32,44 +30,6 @@ def cluster(lasting: Lasting, request: pytest.FixtureRequest) -> Iterator[Runnin
         on(found, NODE1, f"ip neigh replace {gateway} lladdr 02:00:00:00:00:99 dev eth0")
         on(found, NODE1, "sysctl -w net.ipv4.icmp_ratelimit=0")
         yield found
-
-
-def on(live: Running, where: str, command: str) -> str:
-    """What a shell command prints in a node or pod."""
-    return str(live.host(where).check_output(command))
-
-
-def trace(live: Running, source: str, target: str, **probe: Any) -> Trace:
-    """The trace alone."""
-    return tracing.trace(live.client, live.name, source, target, **probe)[0]
-
-
-def seen(found: Trace) -> list[list[str]]:
-    """Where the packet was seen, there and back."""
-    return [
-        [f"{hop.event.place}/{hop.event.interface} {hop.event.direction}" for hop in leg.observed]
-        for leg in (found.request, found.reply)
-    ]
-
-
-def wanted(found: Trace) -> list[list[str]]:
-    """Where it had to be seen."""
-    return [
-        [f"{hop.place}/{hop.interface} {hop.direction}" for hop in leg.expected]
-        for leg in (found.request, found.reply)
-    ]
-
-
-def told(found: Trace) -> list[str]:
-    """What was done to it, and where."""
-    legs = (found.request, found.reply)
-    return [
-        f"{hop.event.place}: {word}"
-        for leg in legs
-        for hop in leg.observed
-        for word in hop.happened
-        if "NAT" in word
-    ]
 
 
 PAIRS = [
@@ -159,55 +119,6 @@ def test_what_nobody_answers_says_why(
     assert found.diagnosis.place == found.source.node
     if cause == "no-endpoints":
         assert "port unreachable" in found.error
-
-
-class Rules:
-    """The chains of ``default/far``'s TCP port on node1, in either mode's words."""
-
-    def __init__(self, live: Running) -> None:
-        self.live, self.nft = live, live.cluster.proxy == "nftables"
-        if self.nft:
-            listing = on(live, NODE1, "nft list table ip kube-proxy")
-            self.service = self._found(r'chain "?(service-\S+-default/far/tcp/http)"? \{', listing)
-            self.endpoint = self._found(
-                r'chain "?(endpoint-\S+-default/far/tcp/http__\S+?)"? \{', listing
-            )
-        else:
-            listing = on(live, NODE1, "iptables -t nat -S")
-            self.service = self._found(r'default/far:http cluster IP" .*-j (KUBE-SVC-\S+)', listing)
-            self.endpoint = self._found(rf"-A {self.service} .*-j (KUBE-SEP-\S+)", listing)
-
-    @staticmethod
-    def _found(pattern: str, text: str) -> str:
-        found = re.search(pattern, text)
-        assert found, text
-        return found[1]
-
-    @contextmanager
-    def flushed(self, chain: str, *instead: str) -> Iterator[None]:
-        """Without the rules of a chain, or with others."""
-        if self.nft:
-            save = "nft list table ip kube-proxy > /tmp/kept"
-            again = "nft -f - <<X\ndelete table ip kube-proxy\n$(cat /tmp/kept)\nX"
-            flush = f"nft 'flush chain ip kube-proxy {chain}'"
-            more = [f"nft 'add rule ip kube-proxy {chain} {each}'" for each in instead]
-        else:
-            save, again = "iptables-save -t nat > /tmp/kept", "iptables-restore -T nat < /tmp/kept"
-            flush = f"iptables -t nat -F {chain}"
-            more = [f"iptables -t nat -A {chain} {each}" for each in instead]
-        on(self.live, NODE1, save)
-        try:
-            for command in (flush, *more):
-                on(self.live, NODE1, command)
-            yield
-        finally:
-            on(self.live, NODE1, again)
-
-    def dnat(self, to: str) -> str:
-        """A rule that translates elsewhere."""
-        if self.nft:
-            return f"meta l4proto tcp dnat to {to}"
-        return f"-p tcp -j DNAT --to-destination {to}"
 
 
 def broken(live: Running, source: str, cause: str, words: str) -> Trace:

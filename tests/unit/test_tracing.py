@@ -57,6 +57,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(existing, "cluster_of", lambda *_: CLUSTER)
     states = {"node1": {"pods": [pod]}, "node2": {}}
     monkeypatch.setattr(existing, "states_of", lambda *_: states)
+    monkeypatch.setattr(tracing, "with_services", lambda *_: CLUSTER)
     monkeypatch.setattr(run, "trace", trace)
     return noted
 
@@ -113,6 +114,38 @@ def test_a_service_is_resolved_by_the_pods_that_run(
     assert (str(behind), behind.end.place) == ("10.244.0.2:8080", "default/a")
     with pytest.raises(UsageError, match="services: web"):
         tracing.trace(CLIENT, "t", "a", "svc/shop")
+
+
+def test_an_address_is_whoever_has_it(
+    asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pod, a node, or a Service; netexec's ports, or the Service's."""
+    ports = (ServicePort(80, "TCP", "", 8080, node_port=30080),)
+    web = Service("default", "web", ports, cluster_ip=IPv4Address("10.96.0.9"))
+    monkeypatch.setattr(tracing, "with_services", lambda *_: replace(CLUSTER, services=(web,)))
+    tracing.trace(CLIENT, "t", "node1", "10.244.0.2", protocol="tcp")
+    assert (asked["rest"][3].place, asked["port"], asked["service"]) == ("default/a", 8080, None)
+    tracing.trace(CLIENT, "t", "a", "172.18.0.2")
+    assert (asked["rest"][3].place, asked["protocol"]) == ("node1", "icmp")
+    for target, port in (("10.96.0.9", None), ("node1", 30080), ("172.18.0.2", 30080)):
+        tracing.trace(CLIENT, "t", "a", target, protocol="tcp", port=port)
+        assert asked["service"].key == "default/web"
+        assert asked["port"] == port or 80
+    with pytest.raises(UsageError, match="ICMP has no ports"):
+        tracing.trace(CLIENT, "t", "a", "10.244.0.2", port=80)
+
+
+def test_nothing_is_sent_to_an_address_that_nobody_has(asked: dict[str, Any]) -> None:
+    """The message has every address that there is."""
+    with pytest.raises(UsageError) as caught:
+        tracing.trace(CLIENT, "t", "a", "192.0.2.1")
+    assert str(caught.value).splitlines() == [
+        "nothing of testbed 't' has address 192.0.2.1, and nothing is sent elsewhere.",
+        "nodes: node1 172.18.0.2, node2 -",
+        "pods: a 10.244.0.2",
+        "services: none",
+    ]
+    assert not asked
 
 
 def test_other_targets_are_no_services(asked: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,8 @@ testbed trace netexec-node1-1 netexec-node2-1
 testbed trace node1 kube-system/web --proto tcp --port 80
 testbed trace netexec-node1-1 netexec-node2-1 --size 1472 --df
 testbed trace netexec-node1-1 svc/web
+testbed trace client 172.18.255.200
+testbed trace client node1 --proto tcp --port 30080
 testbed trace netexec-node1-1 node2 --html walk.html --pcap walk.pcapng"""
 
 _PORTS = {"icmp": 0, "tcp": 8080, "udp": 8081}
@@ -32,10 +35,13 @@ _FILES = ("pcap", "svg", "html")
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """From where to where, what to send, and what to write."""
-    where = "a node, a router or [NAMESPACE/]POD"
+    where = "a node, a router, a client or [NAMESPACE/]POD"
     parser.add_argument("source", metavar="SRC", help=f"who sends: {where}")
     parser.add_argument(
-        "target", metavar="DST", help=f"who is to answer: {where}, or svc/[NAMESPACE/]SERVICE"
+        "target",
+        metavar="DST",
+        help=f"who is to answer: {where}; svc/[NAMESPACE/]SERVICE, of which clients and routers "
+        "ask the load balancer's address; or the address of any of them",
     )
     # Values are read by _wanted, which names all wrong ones at once.
     parser.add_argument(
@@ -100,16 +106,16 @@ def _wanted(args: argparse.Namespace) -> tuple[str | None, int | None, int]:
     problems = list(_problems(args))
     if problems:
         raise UsageError("\n".join(problems))
-    of_service = _is_service(args.target)
-    protocol = args.proto or (None if of_service else "icmp")
-    default = None if of_service else _PORTS[protocol or "icmp"]
+    open_ = _is_open(args.target)
+    protocol = args.proto or (None if open_ else "icmp")
+    default = None if open_ else _PORTS[protocol or "icmp"]
     port = default if args.port is None else int(args.port)
     size = {"tcp": 0}.get(args.proto, _SIZE) if args.size is None else int(args.size)
     return protocol, port, size
 
 
 def _problems(args: argparse.Namespace) -> Iterator[str]:
-    proto = args.proto or ("" if _is_service(args.target) else "icmp")
+    proto = args.proto or ("" if _is_open(args.target) else "icmp")
     if args.proto is not None and args.proto not in _PORTS:
         yield f"--proto {args.proto}: it is icmp, tcp or udp"
     if args.port is not None and not _within(args.port, 1, 65535):
@@ -130,9 +136,17 @@ def _problems(args: argparse.Namespace) -> Iterator[str]:
             yield f"--{option} {path}: there is no directory {Path(path).parent}"
 
 
-def _is_service(target: str) -> bool:
-    """By its form; whether there is such a Service is seen later."""
-    return target.startswith(("svc/", "service/", "services/"))
+def _is_open(target: str) -> bool:
+    """Whether it may be a Service's name or address, whose port then says what is to be sent."""
+    return target.startswith(("svc/", "service/", "services/")) or _is_address(target)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        IPv4Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _within(text: str, least: int, most: int) -> bool:

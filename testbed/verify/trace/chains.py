@@ -11,13 +11,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from testbed.packets.packet import TCP, UDP
-from testbed.verify.trace.model import Service
+from testbed.verify.trace.model import NODE_PORT, Service
 from testbed.verify.trace.rulesets import Rule, iptables
 
 __all__ = ["gap"]
 
 _PROTOCOLS = {"tcp": TCP, "udp": UDP}
-_ELEMENT = re.compile(r"([\d.]+) \. (tcp|udp|sctp) \. (\S+) : goto ([^\s,}]+)")
+_ELEMENT = re.compile(r"(?:([\d.]+) \. )?\b(tcp|udp|sctp) \. (\S+) : goto ([^\s,}]+)")
+_OUTER = ("KUBE-FW-", "KUBE-EXT-", "external-")
+"""Chains for addresses outside of the cluster lead to those that choose an endpoint."""
 _PORTS = {"http": "80", "https": "443", "domain": "53", "ssh": "22", "ntp": "123"}
 """What ``nft list`` prints instead of numbers."""
 
@@ -47,16 +49,26 @@ def _iptables(text: str, service: Service, forwarded: bool) -> Iterator[str]:
     if not reached:
         yield f"nat {hook} has no jump to KUBE-SERVICES"
         return
-    entries = [rule for rule in chains.get("KUBE-SERVICES", ()) if _is_for(rule, service)]
+    first = "KUBE-SERVICES"
+    if service.kind == NODE_PORT:
+        if not any(_jump(rule) == "KUBE-NODEPORTS" for rule in chains.get(first, ())):
+            yield f"{first} has no jump to KUBE-NODEPORTS"
+            return
+        first = "KUBE-NODEPORTS"
+    entries = [rule for rule in chains.get(first, ()) if _is_for(rule, service)]
     if not entries:
-        yield f"KUBE-SERVICES has no rule for {service.address}/{service.protocol}"
+        yield f"{first} has no rule for {service.address}/{service.protocol}"
     for entry in entries:
         yield from _balanced(chains, _jump(entry), service)
 
 
 def _balanced(chains: Mapping[str, list[Rule]], chain: str, service: Service) -> Iterator[str]:
-    onward = [_jump(rule) for rule in chains.get(chain, ())]
+    onward = dict.fromkeys(_jump(rule) for rule in chains.get(chain, ()))
     endpoints = [each for each in onward if each in chains and each != "KUBE-MARK-MASQ"]
+    if endpoints and chain.startswith(_OUTER):
+        for each in endpoints:
+            yield from _balanced(chains, each, service)
+        return
     if not endpoints:
         yield f"{chain}, the chain of svc/{service.key}, leads to no endpoint"
     for each in endpoints:
@@ -72,10 +84,10 @@ def _jump(rule: Rule) -> str:
 def _is_for(rule: Rule, service: Service) -> bool:
     match = rule.match
     port = (service.port, service.port)
+    to = match.destination
+    address = str(to.network_address) if to is not None and to.prefixlen == 32 else ""
     return (
-        match.destination is not None
-        and match.destination.prefixlen == 32
-        and str(match.destination.network_address) == service.cluster_ip
+        address == ("" if service.kind == NODE_PORT else service.ip)
         and match.protocol == _PROTOCOLS.get(service.protocol)
         and port in match.destination_ports
         and _jump(rule) != "KUBE-MARK-MASQ"
@@ -92,16 +104,31 @@ def _nftables(text: str, service: Service, forwarded: bool) -> Iterator[str]:
     if not any("services" in rule for rule in chains.get(hook, ())):
         yield f"{hook} has no jump to services"
         return
+    name = "service-nodeports" if service.kind == NODE_PORT else "service-ips"
     verdicts = {
         (ip, protocol, _PORTS.get(port, port)): chain.strip('"')
-        for ip, protocol, port, chain in _ELEMENT.findall(table[0])
+        for ip, protocol, port, chain in _ELEMENT.findall(_map(table[0], name))
     }
-    chain = verdicts.get((service.cluster_ip, service.protocol, str(service.port)))
+    address = "" if service.kind == NODE_PORT else service.ip
+    chain = verdicts.get((address, service.protocol, str(service.port)))
     if chain is None:
-        yield f"the map service-ips has no element for {service.address}/{service.protocol}"
+        yield f"the map {name} has no element for {service.address}/{service.protocol}"
         return
+    yield from _chosen(chains, chain, service)
+
+
+def _map(table: str, name: str) -> str:
+    found = re.search(rf"^\s*map {name} \{{.*?^\t\}}", table, re.MULTILINE | re.DOTALL)
+    return found[0] if found else ""
+
+
+def _chosen(chains: Mapping[str, list[str]], chain: str, service: Service) -> Iterator[str]:
     onward = re.findall(r"goto ([^\s,}]+)", " ".join(chains.get(chain, ())))
-    endpoints = [each.strip('"') for each in onward]
+    endpoints = list(dict.fromkeys(each.strip('"') for each in onward))
+    if endpoints and chain.startswith(_OUTER):
+        for each in endpoints:
+            yield from _chosen(chains, each, service)
+        return
     if not endpoints:
         yield f"{chain}, the chain of svc/{service.key}, leads to no endpoint"
     for each in endpoints:

@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from testbed.verify.trace import (
+    announcing,
+    bridging,
     dispatch,
     links,
     misled,
     netfilter,
     outcome,
+    queues,
     routes,
     routing,
     tunnels,
@@ -27,24 +30,28 @@ CAUSES = {
     "no-route": "no route leads there, or only the default route",
     "wrong-route": "a route leads elsewhere",
     "blackhole": "a route of type blackhole, unreachable or prohibit",
+    "wrong-source": "a pod sent from an address that is not its own",
+    "wrong-tunnel": "the VXLAN device has another VNI, UDP port or address than it must",
     "no-fdb": "the VXLAN device knows no node for the destination's MAC",
-    "wrong-fdb": "the VXLAN device sends to another node",
+    "wrong-fdb": "the VXLAN device sends to another node, or a bridge to another port",
     "no-neighbour": "the entry for the next hop is wrong, or one that the CNI installs is missing",
     "arp-unanswered": "the next hop does not answer ARP",
-    "nat": "a NAT rule gave it another destination",
+    "nat": "a NAT rule gave it another destination, or a pod's packet another source",
     "no-endpoints": "the Service has no ready endpoints, and kube-proxy rejects",
-    "no-local-endpoints": "internalTrafficPolicy is Local, no endpoint is on the node: it drops",
+    "no-local-endpoints": "a traffic policy is Local, no endpoint is on the node: it drops",
     "no-port": "the Service has no such port; ICMP has none at all",
-    "no-dnat": "the source's node did not translate the Service's address",
+    "no-dnat": "the node by which it came in did not translate the Service's address",
     "stale-endpoint": "it was translated to what is no endpoint of the Service",
     "no-undnat": "the reply was not translated back",
+    "no-snat": "it was not masqueraded, so the reply takes another way",
     "rule": "a rule of iptables, nftables or tc dropped or rejected it",
     "policy": "a network policy, or a chain's policy DROP",
     "rp-filter": "the reverse path filter: the way back leaves by another interface",
     "mtu": "it is larger than what fits",
-    "interface-down": "an interface on the path is down, missing, or not on its bridge",
+    "interface-down": "an interface on the path is down, missing, not on its bridge or blocked",
     "forwarding-off": "the node does not forward",
-    "pod-gone": "the pod, its namespace or its veth is gone",
+    "pod-gone": "the pod, its namespace, its veth or its address is gone",
+    "not-asked": "the agent of the node where it got lost did not answer",
     "node-down": "the node or router does not run",
     "no-listener": "nobody listens on the port",
     "no-answer": "it was delivered, and nobody answered",
@@ -55,19 +62,29 @@ CAUSES = {
 
 _JUDGES: tuple[Callable[[Case, Scene], Iterator[Finding]], ...] = (
     links.gone,
+    links.silent,
     links.too_large,
     links.down,
     links.unbridged,
+    bridging.blocked,
+    bridging.misplaced,
     dispatch.refused,
     dispatch.untranslated,
+    dispatch.unmasqueraded,
     dispatch.undone,
+    announcing.unannounced,
+    announcing.untold,
     netfilter.dropped,
+    queues.overflowed,
+    misled.impersonating,
+    misled.exposed,
     misled.translated,
     misled.misaddressed,
     routing.reverse_path,
     routing.not_forwarding,
     routes.no_way,
     routing.unresolved,
+    tunnels.different,
     tunnels.misdirected,
     outcome.ttl_exceeded,
     outcome.unanswered,
@@ -98,8 +115,16 @@ def diagnose(case: Case) -> Diagnosis | None:
         place=worst.place,
         summary=worst.summary,
         evidence=tuple(dict.fromkeys((*worst.evidence, *_translated(case), *_sent_back(case)))),
-        advice=worst.advice,
+        advice=worst.advice + _entered(case, worst),
     )
+
+
+def _entered(case: Case, finding: Finding) -> str:
+    """How to run a command in the network namespace of a pod, which itself may not change it."""
+    name = str(case.observed.pods.get(finding.place, {}).get("netns") or "").rpartition("/")[2]
+    if not name or f" on {finding.place}" not in finding.advice:
+        return ""
+    return f"; from its node: `testbed exec {case.node(finding.place)} -- ip netns exec {name} …`"
 
 
 def _name(found: Scene) -> str:
@@ -123,7 +148,7 @@ def _last(case: Case, found: Scene) -> str:
 
 def _translated(case: Case) -> Iterator[str]:
     if case.service is not None and case.service.translated:
-        yield dispatch.told(case.service, case.source.node)
+        yield dispatch.told(case.service, case.service.entered)
 
 
 def _sent_back(case: Case) -> Iterator[str]:

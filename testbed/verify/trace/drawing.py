@@ -118,7 +118,7 @@ def _verdict(trace: Trace, top: float, width: float) -> tuple[list[str], float]:
     elif trace.error:
         rows += [(12.0, "f-text", each) for each in shapes.wrapped(trace.error, room, 12)]
     for entry in trace.conntrack:
-        line = f"conntrack on {trace.source.node}: {entry}"
+        line = f"conntrack on {words.tracking(trace)}: {entry}"
         rows += [
             (11.0, "mono f-text", each) for each in shapes.wrapped(line, room, 11, shapes.MONO)
         ]

@@ -55,11 +55,11 @@ class Space:
 
     def owns(self, address: str) -> bool:
         """Whether ``address`` is of one of its interfaces."""
-        return any(
-            info.get("local") == address
-            for row in self.after.get("addresses", ())
-            for info in row.get("addr_info", ())
-        )
+        return _holds(self.after, address)
+
+    def holds(self, address: str, device: str) -> bool:
+        """Whether it is of this interface or, as far as only that was read, was before."""
+        return _holds(self.after or self.before, address, device)
 
     @property
     def macs(self) -> frozenset[str]:
@@ -123,6 +123,15 @@ class Space:
         """Whether an interface is a VXLAN device."""
         info = (self.link(device) or {}).get("linkinfo", {})
         return bool(info.get("info_kind") == "vxlan")
+
+
+def _holds(facts: Mapping[str, Any], address: str, device: str = "") -> bool:
+    return any(
+        info.get("local") == address
+        for row in facts.get("addresses", ())
+        if device in ("", _name(row))
+        for info in row.get("addr_info", ())
+    )
 
 
 def _name(link: Mapping[str, Any]) -> str:

@@ -10,10 +10,15 @@ from testbed.packets.packet import Packet
 from testbed.verify.oracle import Encapsulation
 
 __all__ = [
+    "CLUSTER_IP",
+    "EXTERNAL_IP",
     "IN",
+    "LOAD_BALANCER",
+    "NODE_PORT",
     "OUT",
     "Diagnosis",
     "Endpoint",
+    "Entrance",
     "Event",
     "ExpectedHop",
     "Facts",
@@ -27,6 +32,10 @@ __all__ = [
 
 IN, OUT = "in", "out"
 """Directions as the interface's own network namespace sees them."""
+
+CLUSTER_IP, NODE_PORT = "cluster-ip", "node-port"
+LOAD_BALANCER, EXTERNAL_IP = "load-balancer", "external-ip"
+"""By which kind of address a Service is asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +87,8 @@ class ExpectedHop:
     source: str = ""
     """The address from which the endpoint's packet must be here; empty: any."""
     destination: str = ""
+    masqueraded: str = ""
+    """The address that must be its source no longer; empty: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,15 +176,28 @@ class ServiceEndpoint:
     ready: bool
     """Whether any node must send there."""
     usable: bool
-    """Whether the source's node must: of policy Local, only those that are its own."""
+    """Whether the node by which it comes in must: of policy Local, only those that are its own."""
 
     def __str__(self) -> str:
         return f"{self.end.ip}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
+class Entrance:
+    """What kube-proxy must do on one node with the packets of one sender for one portal."""
+
+    node: str
+    usable: tuple[str, ...]
+    """Endpoints that it may give them: ``10.244.1.2:8080``."""
+    keeps: bool | None
+    """Whether they keep the sender's address; ``None``: that is not demanded."""
+    firewalled: bool = False
+    """Whether ``loadBalancerSourceRanges`` shut the sender out."""
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
-    """A Service as the target of a trace: its cluster IP is what the probe is sent to."""
+    """A Service as the target of a trace: one of its addresses is what the probe is sent to."""
 
     key: str
     """``namespace/name``."""
@@ -192,16 +216,35 @@ class Service:
     """``internalTrafficPolicy: Local``."""
     endpoints: tuple[ServiceEndpoint, ...]
     translated: str = ""
-    """What the source's node made of the destination: ``10.244.1.2:8080``; empty: nothing."""
+    """What the node made of the destination: ``10.244.1.2:8080``; empty: nothing."""
+    kind: str = CLUSTER_IP
+    other_ip: str = ""
+    """What is asked for, where that is not the cluster IP."""
+    entrances: tuple[Entrance, ...] = ()
+    """The nodes by which the packet may come in; none: no node takes it."""
+    entered: str = ""
+    """The one by which it came or, where that was not seen, by which it must."""
+    external_local: bool = False
+    """``externalTrafficPolicy: Local``."""
+
+    @property
+    def ip(self) -> str:
+        """The address that is asked for."""
+        return self.other_ip or self.cluster_ip
 
     @property
     def address(self) -> str:
         """What is asked for: ``10.96.0.10:80``, without a port for ICMP."""
-        return f"{self.cluster_ip}:{self.port}" if self.port else self.cluster_ip
+        return f"{self.ip}:{self.port}" if self.port else self.ip
+
+    @property
+    def entrance(self) -> Entrance | None:
+        """What must be done where it came in."""
+        return next((each for each in self.entrances if each.node == self.entered), None)
 
     @property
     def usable(self) -> tuple[ServiceEndpoint, ...]:
-        """Those that a packet from the source may be sent to."""
+        """Those that a packet which comes in there may be sent to."""
         return tuple(each for each in self.endpoints if each.usable)
 
     @property
@@ -237,7 +280,7 @@ class Trace:
     service: Service | None = None
     """What was asked for, where that was a Service; then ``target`` is the endpoint behind it."""
     conntrack: tuple[str, ...] = ()
-    """The probe's entries on the source's node, as ``conntrack -L`` prints them."""
+    """The probe's entries on the node that translates, as ``conntrack -L`` prints them."""
 
     @property
     def ok(self) -> bool:

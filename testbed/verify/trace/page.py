@@ -163,7 +163,7 @@ def _table(
 
 def _entries(trace: Trace) -> Iterator[str]:
     if trace.conntrack:
-        yield f"<h2>conntrack on {clean(trace.source.node)}</h2>"
+        yield f"<h2>conntrack on {clean(words.tracking(trace))}</h2>"
         yield "<pre>" + clean("\n".join(trace.conntrack)) + "</pre>"
 
 

@@ -18,6 +18,7 @@ from testbed.verify.trace import diagnosis, path, translation
 from testbed.verify.trace.case import Case
 from testbed.verify.trace.conversation import Conversation, Sent, conversing
 from testbed.verify.trace.correlation import correlate
+from testbed.verify.trace.entrance import enter, masked
 from testbed.verify.trace.facts import space_of
 from testbed.verify.trace.model import (
     IN,
@@ -29,7 +30,7 @@ from testbed.verify.trace.model import (
     Service,
     Trace,
 )
-from testbed.verify.trace.service import expect
+from testbed.verify.trace.service_path import expect
 from testbed.verify.trace.walk import follow
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def trace(
         port: of the target, for TCP and UDP.
         size: bytes of payload; a TCP probe has none.
         dont_fragment: whether routers must not fragment it, nor the sender.
-        service: what the target is, where its address is that of a Service.
+        service: what is asked for, where that is a Service.
 
     Returns:
         The trace, and the pcapng file of all frames that were seen.
@@ -101,20 +102,21 @@ def traced(
     seen = events(capture, ports, (source, target, *behind))
     entries: tuple[str, ...] = ()
     if service is None:
-        expected = path.expect(cluster, observed, source, target, before)
+        legs = path.expect(cluster, observed, source, target, before)
+        expected = path.addressed(legs, source, target, masked=masked(cluster))
     else:
-        entries = nodes.conntrack(
-            source.node, translation.arguments(probe, source, seen, sent.local_port)
-        )
-        made = translation.translated(service, probe, source, seen, entries)
-        service = replace(service, translated=made)
         sights = correlate(seen, probe, source)
+        service = enter(service, before, sights.request)
+        asked = translation.arguments(probe, service.entered, sights.request, sent.local_port)
+        entries = nodes.conntrack(service.entered, asked)
+        made = translation.translated(service, source, sights.request, entries)
+        service = replace(service, translated=made)
         both = sights.request, sights.reply
         target, expected = expect(cluster, observed, source, service, before, both)
     places = {hop.place for leg in expected for hop in leg}
     seen = [each for each in seen if each.place in places or not flooded(each, before)]
     macs = {end.place: space_of(before, end.node, end.place).macs for end in (source, target)}
-    began = translation.sent(source, entries)
+    began = translation.sent(source, service.entered, entries) if service else None
     walk = follow(
         *(seen, probe, expected, source, target),
         nodes=observed.node_ips,
@@ -150,14 +152,15 @@ def _sent(nodes: Conversation, probe: Probe, source: Endpoint, target: Endpoint)
 
 def _lost(nodes: Conversation) -> str:
     """Why hops may be missing from the walk; empty: none is."""
-    return f"{nodes.dropped} frames found no room in the taps" if nodes.dropped else ""
+    room = [f"{nodes.dropped} frames found no room in the taps"] if nodes.dropped else []
+    return "; ".join([*room, *(f"{node}: {why}" for node, why in nodes.problems.items())])
 
 
 def _diagnosed(nodes: Conversation, case: Case) -> Diagnosis | None:
     """Why the packet died or went astray."""
     if not nodes.after:
         nodes.collect(Sent(case.answered, case.error), (), facts=True)
-    case = replace(case, facts=nodes.facts)
+    case = replace(case, facts=nodes.facts, silent=nodes.problems)
     answers = {question: nodes.route(question) for question in diagnosis.questions(case)}
     return diagnosis.diagnose(replace(case, answers=answers))
 

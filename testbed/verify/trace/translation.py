@@ -1,4 +1,4 @@
-"""What the source's node made of a packet to a Service: its conntrack entry, and what was seen.
+"""What a node made of a packet to a Service: its conntrack entry, and what was seen.
 
 An entry is there once the packet has left: one that a rule drops after DNAT never gets any, and
 then only interfaces that saw it between the two tell.
@@ -12,8 +12,8 @@ from ipaddress import IPv4Address
 from typing import NamedTuple
 
 from testbed.packets.packet import Packet
-from testbed.verify.trace.correlation import correlate
-from testbed.verify.trace.model import Endpoint, Event, Probe, Service
+from testbed.verify.trace.correlation import Sight
+from testbed.verify.trace.model import Endpoint, Probe, Service
 
 __all__ = ["Entry", "arguments", "entry", "sent", "translated"]
 
@@ -29,14 +29,20 @@ class Entry(NamedTuple):
 
 
 def arguments(
-    probe: Probe, source: Endpoint, events: Sequence[Event], local_port: int
+    probe: Probe, node: str, request: Sequence[Sight], local_port: int
 ) -> tuple[str, ...]:
-    """What ``conntrack -L`` must be told to print the probe's entry and no other."""
+    """What ``conntrack -L`` on ``node`` must be told to print the probe's entry and no other.
+
+    Another node may have given it another port before; a node's own packet has its socket's.
+    """
     wanted = ["-d", probe.ip, "-p", probe.protocol]
+    came = [each.inner for each in request if each.event.place == node]
+    came = [each for each in came if str(each.destination) == probe.ip]
     if probe.protocol != "icmp":
-        return (*wanted, "--sport", str(local_port), "--dport", str(probe.port))
-    request = correlate(events, probe, source).request
-    identity = request[0].inner.icmp_identity if request else None
+        port = (came[0].source_port if came else None) or local_port
+        return (*wanted, "--sport", str(port), "--dport", str(probe.port))
+    first = came[0] if came else request[0].inner if request else None
+    identity = first.icmp_identity if first else None
     return (*wanted, *(() if identity is None else ("--icmp-id", str(identity))))
 
 
@@ -61,22 +67,22 @@ def entry(line: str) -> Entry | None:
 
 
 def translated(
-    service: Service,
-    probe: Probe,
-    source: Endpoint,
-    events: Sequence[Event],
-    entries: Sequence[str],
+    service: Service, source: Endpoint, request: Sequence[Sight], entries: Sequence[str]
 ) -> str:
-    """The endpoint that the source's node gave the packet: ``10.244.1.2:8080``; empty: none."""
-    asked = (service.cluster_ip, service.port)
+    """The endpoint that the packet was given where it came in: ``10.244.1.2:8080``; empty: none."""
+    asked = (service.ip, service.port)
     for found in filter(None, map(entry, entries)):
         if found.reply[0] != asked:
             return _text(found.reply[0])
-    for sight in correlate(events, probe, source).request:
-        inner = sight.inner
+    came = source.node == service.entered
+    for sight in request:
+        inner, place = sight.inner, sight.event.place
+        if place not in (source.place, service.entered) or inner.destination is None:
+            continue
         now = (str(inner.destination), inner.destination_port or 0)
-        near = sight.event.place in (source.place, source.node)
-        if near and inner.destination is not None and now != asked:
+        if now == asked:
+            came |= place == service.entered
+        elif came:  # else another node translated it, and this one has the endpoint
             return _text(now)
     return ""
 
@@ -85,10 +91,13 @@ def _text(end: tuple[str, int]) -> str:
     return f"{end[0]}:{end[1]}" if end[1] else end[0]
 
 
-def sent(source: Endpoint, entries: Sequence[str]) -> Packet | None:
-    """A node's own packet before NAT, which no interface sees; ``None``: a pod's is seen."""
+def sent(source: Endpoint, node: str, entries: Sequence[str]) -> Packet | None:
+    """A node's own packet before it translates it, which no interface sees; ``None``: others are.
+
+    ``entries`` are those of ``node``.
+    """
     found = next(filter(None, map(entry, entries)), None)
-    if source.pod or found is None:
+    if source.place != node or found is None:
         return None
     (host, port), (to, service) = found.original
     return Packet(

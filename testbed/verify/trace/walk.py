@@ -189,7 +189,8 @@ def _wrong_end(packet: Packet, hop: ExpectedHop) -> str:
     ):
         if wanted and str(address) != wanted:
             return f"{word} {address}, not {wanted}"
-    return ""
+    masqueraded = hop.masqueraded and str(inner.source) == hop.masqueraded
+    return f"source {inner.source}, not masqueraded" if masqueraded else ""
 
 
 def _wrong_encapsulation(packet: Packet, how: Encapsulation) -> str:

@@ -10,7 +10,17 @@ from typing import NamedTuple
 from testbed.packets import text
 from testbed.packets.packet import UDP, Packet
 from testbed.verify.oracle import Ipip
-from testbed.verify.trace.model import Endpoint, ExpectedHop, Hop, Leg, Probe, Trace
+from testbed.verify.trace.model import (
+    CLUSTER_IP,
+    NODE_PORT,
+    Endpoint,
+    ExpectedHop,
+    Hop,
+    Leg,
+    Probe,
+    Service,
+    Trace,
+)
 
 __all__ = [
     "Layer",
@@ -26,6 +36,7 @@ __all__ = [
     "probe",
     "rows",
     "target",
+    "tracking",
     "verdict",
     "walked",
     "wanted",
@@ -177,13 +188,28 @@ def target(trace: Trace) -> str:
     service = trace.service
     if service is None:
         return endpoint(trace.target)
-    name = f"svc/{service.key} ({service.address})"
+    name = f"svc/{service.key} ({service.address}{_entry(service)})"
     if service.chosen is not None:
         end = trace.target
         return f"{name}: {end.place} ({service.chosen}, on {end.node})"
     if service.translated:
         return f"{name}: {service.translated}, which is no endpoint of it"
     return f"{name}: {endpoint(trace.target)}" if service.served else name
+
+
+def _entry(service: Service) -> str:
+    """By which kind of address it is asked, and where it comes in, if that is not usual."""
+    if service.kind == CLUSTER_IP:
+        return ""
+    kind = service.kind.replace("-ip", " IP").replace("-", " ")
+    if service.kind == NODE_PORT:
+        return f", {kind} of {service.entered}"
+    return f", {kind}, entered by {service.entered or 'no node'}"
+
+
+def tracking(trace: Trace) -> str:
+    """The node whose conntrack entries a trace has: the one that translates."""
+    return trace.service.entered if trace.service else trace.source.node
 
 
 def names(trace: Trace) -> tuple[str, str]:

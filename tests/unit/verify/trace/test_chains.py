@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from testbed.verify.trace.chains import gap
-from testbed.verify.trace.model import Service
+from testbed.verify.trace.model import LOAD_BALANCER, NODE_PORT, Service
 
 SERVICE = Service(
     *("default/web", "10.96.0.10", "tcp", 80),
@@ -147,3 +147,103 @@ def test_a_nodes_own_packets_take_another_hook() -> None:
 def test_the_first_gap_in_nftables(words: tuple[str, ...], missing: str) -> None:
     """Named by the chain or map that lacks something."""
     assert gap({"nft": without(NFTABLES, *words)}, NFT_SERVICE, forwarded=True) == (missing,)
+
+
+BALANCED = replace(SERVICE, kind=LOAD_BALANCER, other_ip="172.18.255.200")
+PORT = replace(SERVICE, kind=NODE_PORT, other_ip="172.18.0.2", port=30080)
+OUTER_IPTABLES = IPTABLES.replace(
+    "[0:0] -A KUBE-SVC-WWWWWWWWWWWWWWWW ! -s",
+    """\
+[0:0] -A KUBE-SERVICES -d 172.18.255.200/32 -p tcp -m tcp --dport 80 -j KUBE-FW-WWWWWWWWWWWWWWWW
+[0:0] -A KUBE-SERVICES -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS
+[0:0] -A KUBE-NODEPORTS -p tcp -m tcp --dport 30080 -j KUBE-EXT-WWWWWWWWWWWWWWWW
+[0:0] -A KUBE-FW-WWWWWWWWWWWWWWWW -s 172.18.0.0/16 -j KUBE-EXT-WWWWWWWWWWWWWWWW
+[0:0] -A KUBE-EXT-WWWWWWWWWWWWWWWW -m comment --comment "masquerade" -j KUBE-MARK-MASQ
+[0:0] -A KUBE-EXT-WWWWWWWWWWWWWWWW -j KUBE-SVC-WWWWWWWWWWWWWWWW
+[0:0] -A KUBE-SVC-WWWWWWWWWWWWWWWW ! -s""",
+)
+OUTER_IPTABLES = OUTER_IPTABLES.replace(
+    ":KUBE-SERVICES - [0:0]\n:KUBE-SVC",
+    ":KUBE-SERVICES - [0:0]\n:KUBE-EXT-WWWWWWWWWWWWWWWW - [0:0]\n:KUBE-SVC",
+)
+OUTER_NFTABLES = NFTABLES.replace(
+    "\t\telements = { 10.96.0.10 . tcp . 80",
+    "\t\telements = { 172.18.255.200 . tcp . 80 : goto external-WWWWWWWW-default/web/tcp/http,\n"
+    "\t\t\t\t10.96.0.10 . tcp . 80",
+).replace(
+    "\tchain nat-prerouting",
+    """\
+	map service-nodeports {
+		type inet_proto . inet_service : verdict
+		elements = { tcp . 30080 : goto external-WWWWWWWW-default/web/tcp/http }
+	}
+
+	chain external-WWWWWWWW-default/web/tcp/http {
+		jump mark-for-masquerade
+		goto service-WWWWWWWW-default/web/tcp/http
+	}
+
+	chain nat-prerouting""",
+    1,
+)
+
+
+@pytest.mark.parametrize("service", [BALANCED, PORT], ids=["balancer", "node port"])
+def test_the_ways_from_outside_have_no_gap(service: Service) -> None:
+    """By KUBE-FW and KUBE-EXT, by KUBE-NODEPORTS, and by the external chain of nftables."""
+    assert gap({"iptables": OUTER_IPTABLES}, service, forwarded=True) == ()
+    nft = replace(service, mode="nftables")
+    assert gap({"nft": OUTER_NFTABLES}, nft, forwarded=True) == ()
+
+
+@pytest.mark.parametrize(
+    ("service", "words", "missing"),
+    [
+        (PORT, ("-j KUBE-NODEPORTS",), "KUBE-SERVICES has no jump to KUBE-NODEPORTS"),
+        (PORT, ("--dport 30080",), "KUBE-NODEPORTS has no rule for 172.18.0.2:30080/tcp"),
+        (
+            PORT,
+            ("-A KUBE-EXT",),
+            "KUBE-EXT-WWWWWWWWWWWWWWWW, the chain of svc/default/web, leads to no endpoint",
+        ),
+        (
+            BALANCED,
+            ("-A KUBE-SVC",),
+            "KUBE-SVC-WWWWWWWWWWWWWWWW, the chain of svc/default/web, leads to no endpoint",
+        ),
+        (BALANCED, ("172.18.255.200",), "KUBE-SERVICES has no rule for 172.18.255.200:80/tcp"),
+    ],
+)
+def test_a_gap_on_a_way_from_outside(
+    service: Service, words: tuple[str, ...], missing: str
+) -> None:
+    """Wherever on it the rule is missing."""
+    text = without(OUTER_IPTABLES, *words)
+    assert gap({"iptables": text}, service, forwarded=True) == (missing,)
+
+
+@pytest.mark.parametrize(
+    ("service", "words", "missing"),
+    [
+        (PORT, ("30080",), "the map service-nodeports has no element for 172.18.0.2:30080/tcp"),
+        (
+            BALANCED,
+            ("goto service-WWWWWWWW-default/web/tcp/http\n",),
+            "external-WWWWWWWW-default/web/tcp/http, the chain of svc/default/web, leads to no "
+            "endpoint",
+        ),
+        (
+            BALANCED,
+            ("dnat to 10.244.0.5",),
+            "endpoint-AAAAAAAA-default/web/tcp/http__10.244.0.5/8080, an endpoint's chain of "
+            "svc/default/web, has no dnat rule",
+        ),
+    ],
+)
+def test_a_gap_on_a_way_from_outside_in_nftables(
+    service: Service, words: tuple[str, ...], missing: str
+) -> None:
+    """The map of node ports is another than that of addresses."""
+    text = without(OUTER_NFTABLES, *words)
+    nft = replace(service, mode="nftables")
+    assert gap({"nft": text}, nft, forwarded=True) == (missing,)

@@ -47,6 +47,7 @@ SERVICE = Service(
     mode="iptables",
     local=False,
     endpoints=(ServiceEndpoint(B, 8080, ready=True, usable=True),),
+    entered="node1",
 )
 CHOSEN = replace(SERVICE, translated="10.244.1.2:8080")
 ENTRY = (

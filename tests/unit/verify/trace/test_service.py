@@ -17,7 +17,8 @@ from testbed.topology.portals import Portal, Target, portals
 from testbed.verify.trace.correlation import Sight
 from testbed.verify.trace.model import Event, ExpectedHop, Service
 from testbed.verify.trace.path import endpoint
-from testbed.verify.trace.service import expect, named, resolve
+from testbed.verify.trace.service import named, resolve
+from testbed.verify.trace.service_path import expect
 from tests.unit.verify.trace.test_path import OBSERVED, cluster
 
 IP = "10.96.0.10"

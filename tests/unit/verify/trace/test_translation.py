@@ -8,6 +8,7 @@ from ipaddress import IPv4Address
 import pytest
 
 from testbed.packets.packet import Packet
+from testbed.verify.trace.correlation import correlate
 from testbed.verify.trace.happened import turned
 from testbed.verify.trace.model import Endpoint, Event, Probe, Service
 from testbed.verify.trace.translation import arguments, entry, sent, translated
@@ -61,7 +62,8 @@ def test_what_the_node_made_of_the_destination(
     """A packet that a rule drops after DNAT has no entry; another node's doing does not count."""
     probe = TCP_PROBE if made or ICMP_ENTRY not in entries else Probe("icmp", SERVICE.cluster_ip)
     service = SERVICE if probe.port else _icmp()
-    assert translated(service, probe, A, events, entries) == made
+    request = correlate(events, probe, A).request
+    assert translated(service, A, request, entries) == made
 
 
 def _icmp() -> Service:
@@ -77,14 +79,24 @@ def _icmp() -> Service:
 )
 def test_only_the_probes_own_entry_is_asked_for(probe: Probe, words: str) -> None:
     """By the sender's port."""
-    assert " ".join(arguments(probe, A, [], 40000)) == words
+    assert " ".join(arguments(probe, "node1", [], 40000)) == words
+
+
+def test_an_entry_is_asked_for_by_the_port_that_the_node_saw() -> None:
+    """The sender's node may have masqueraded the packet, to another port."""
+    seen = asked()._replace(source=IPv4Address("172.18.0.2"), source_port=12345)
+    events = [at(PATH[0][0], asked(), 1), at(PATH[0][5], seen, 2)]
+    request = correlate(events, TCP_PROBE, A).request
+    assert arguments(TCP_PROBE, "node2", request, 40000)[5] == "12345"
+    assert arguments(TCP_PROBE, "node1", request, 40000)[5] == "40000"
 
 
 def test_only_a_nodes_own_packets_are_translated_unseen() -> None:
     """What it sent is what its entry says."""
-    assert sent(A, [ENTRY]) is None
-    assert sent(NODE1, []) is None
-    packet = sent(NODE1, [ENTRY])
+    assert sent(A, "node1", [ENTRY]) is None
+    assert sent(NODE1, "node1", []) is None
+    assert sent(NODE1, "node2", [ENTRY]) is None
+    packet = sent(NODE1, "node1", [ENTRY])
     assert packet is not None
     assert (str(packet.source), packet.source_port) == ("10.244.0.2", 40000)
     assert (str(packet.destination), packet.destination_port) == ("10.96.0.10", 80)
@@ -136,3 +148,16 @@ def test_a_udp_probe_without_room_for_its_marker_is_told_by_its_address() -> Non
     short = Probe("udp", B.ip, 9, 5, marker=MARKER)
     assert not follow([at(PATH[0][0], other, 1)], short, PATH, A, B).request.observed
     assert follow([at(PATH[0][0], datagram(), 1)], UDP_PROBE, PATH, A, B).request.observed
+
+
+def test_the_endpoints_node_did_not_translate_what_another_sent_on() -> None:
+    """Though it is the one by which the packet had to come in."""
+    client = Endpoint("client", "client", "172.18.0.9", pod=False)
+    service = replace(SERVICE, entered="node2")
+    out = replace(at(PATH[0][0], asked(), 1), place="client", node="client")
+    events = [out, at(PATH[0][4], segment("S"), 2), at(PATH[0][7], segment("S"), 3)]
+    astray = correlate(events, TCP_PROBE, client).request
+    assert translated(service, client, astray, []) == ""
+    came = at(PATH[0][5], asked(), 2)
+    through = correlate([out, came, *events[2:]], TCP_PROBE, client).request
+    assert translated(service, client, through, []) == "10.244.1.2:8080"

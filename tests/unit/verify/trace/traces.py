@@ -300,6 +300,7 @@ def translated() -> Trace:
             ServiceEndpoint(TARGET, 8081, ready=True, usable=True),
         ),
         translated="10.244.0.3:8081",
+        entered="node1",
     )
     to = IPv4Address(service.cluster_ip)
     there, back = list(good.request.observed), list(good.reply.observed)
