@@ -33,7 +33,7 @@ _ASKED = {"links": "address", "routes": "route show table all", "rules": "rule"}
 _COMMANDS: Mapping[str, tuple[str, ...]] = {
     "ip": _IP,
     "fdb": ("bridge", "-json", "-statistics", "fdb"),
-    "qdiscs": ("tc", "-json", "qdisc"),
+    "qdiscs": ("tc", "-statistics", "-json", "qdisc"),
     "nft": ("nft", "list", "ruleset"),
     "iptables": ("iptables-save", "-c"),
 }
@@ -48,7 +48,8 @@ def read(path: str | None = None) -> dict[str, Any]:
     They are
 
     - ``links`` and ``addresses`` (both of ``ip -d -s addr``), ``routes`` (of all tables),
-      ``rules``, ``neighbours`` and ``fdb``, as iproute2 writes them in JSON;
+      ``rules``, ``neighbours``, ``fdb`` and ``qdiscs`` (of ``tc -s qdisc``), as iproute2 writes
+      them in JSON;
     - ``sysctls``: name, as sysctl(8) writes it (``net.ipv4.conf.flannel/1.rp_filter``) → text;
     - ``counters``: ``TcpExt.IPReversePathFilter`` and the like → number;
     - ``iptables`` and ``iptables_legacy`` (of ``iptables-save -c``), ``nft`` (tables that are not
@@ -108,7 +109,8 @@ class _Reading:
         facts: dict[str, Any] = {name: answers.get(name, []) for name in _ASKED}
         facts["addresses"] = facts["links"]
         facts["fdb"] = next(documents(said.pop("fdb")), [])
-        facts["filters"] = self._filters(next(documents(said.pop("qdiscs")), []))
+        facts["qdiscs"] = next(documents(said.pop("qdiscs")), [])
+        facts["filters"] = self._filters(facts["qdiscs"])
         facts["nft"] = foreign_tables(said.pop("nft"), errors.get("nft", ""))
         return self._facts | facts | said
 
@@ -162,8 +164,11 @@ def documents(text: str) -> Iterator[Any]:
 
 
 def foreign_tables(ruleset: str, warnings: str) -> str:
-    """What is not iptables' own of an ``nft list ruleset``, by the warnings that came with it."""
-    owned = set(_OWNED.findall(warnings))
+    """What is not iptables' own of an ``nft list ruleset``, by the warnings that came with it.
+
+    ebtables' and arptables' own tables are in it: nothing else here reads them.
+    """
+    owned = {each for each in _OWNED.findall(warnings) if each[0] in ("ip", "ip6")}
     tables = _TABLE.finditer(ruleset)
     return "".join(table[0] for table in tables if (table[1], table[2]) not in owned)
 

@@ -60,7 +60,7 @@ class Case:
     walk: Walk
     observed: Observed
     facts: Mapping[str, Facts]
-    """By node or router, which is in it only if it runs."""
+    """By node or router, which is in it only if it runs and answered."""
     answered: bool = False
     error: str = ""
     """What the sender's socket said."""
@@ -68,6 +68,8 @@ class Case:
     """``{"route": [...], "error": "..."}`` to each of ``diagnosis.questions``."""
     service: Service | None = None
     """Where the target is what a Service leads to."""
+    silent: Mapping[str, str] = field(default_factory=dict)
+    """Node that runs, but whose agent did not answer → why: what happened there is not known."""
 
     @property
     def port(self) -> int:
@@ -216,15 +218,18 @@ def _at(case: Case, role: str, leg: Leg, index: int) -> Scene:
         (hop for hop in leg.observed if next_ and not hop.expected and _is(hop, next_)), None
     )
     where = last.place if last else sender.place
-    packet = _translated(case, packet) if role == "request" and packet else packet
+    packet = _translated(case, where, packet) if role == "request" and packet else packet
     return Scene(role, leg, last, next_, index, packet, where, otherwise)
 
 
-def _translated(case: Case, packet: Packet) -> Packet:
-    """A packet to a Service as its node goes on with it: to the endpoint."""
-    if case.service is None or packet.inner or str(packet.destination) != case.service.cluster_ip:
+def _translated(case: Case, where: str, packet: Packet) -> Packet:
+    """A packet to a Service as the node goes on with it that translates it: to the endpoint."""
+    service = case.service
+    if service is None or packet.inner or where != service.entered:
         return packet
-    to, port = IPv4Address(case.target.ip or case.service.cluster_ip), case.port or None
+    if str(packet.destination) != service.ip:
+        return packet
+    to, port = IPv4Address(case.target.ip or service.ip), case.port or None
     return packet._replace(destination=to, destination_port=port)
 
 

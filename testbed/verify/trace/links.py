@@ -13,7 +13,7 @@ from testbed.verify.trace.devices import UPLINK
 from testbed.verify.trace.model import Endpoint, ExpectedHop
 from testbed.verify.trace.outcome import error_in_words, first_error
 
-__all__ = ["down", "gone", "too_large", "unbridged"]
+__all__ = ["down", "gone", "silent", "too_large", "unbridged"]
 
 _UNREACHABLE, _TOO_BIG = 3, 4
 _ETHERNET, _IPV4 = 14, 20
@@ -22,10 +22,36 @@ _OVERHEAD = {Vxlan: 50, Ipip: 20, Wireguard: 60}
 _HEADERS = {"icmp": 28, "udp": 28, "tcp": 40}
 
 
+def silent(case: Case, scene: Scene) -> Iterator[Finding]:
+    """Nodes at the place of divergence that could not be asked: nothing is known of them."""
+    concerned = (case.node(scene.where), *((scene.next.node,) if scene.next else ()))
+    for node in dict.fromkeys(concerned):
+        gone = node in case.observed.node_ips and node not in case.facts
+        if why := case.silent.get(node, "its agent did not answer" if gone else ""):
+            yield Finding(
+                98,
+                "not-asked",
+                node,
+                f"{node} could not be asked what it saw",
+                (f"{node}: {why}",),
+                f"look at `testbed logs {node}`, and at how busy it is, and trace again",
+            )
+
+
 def gone(case: Case, scene: Scene) -> Iterator[Finding]:
     """Nodes that do not run, and pods whose namespace or veth is not there."""
     nodes = dict.fromkeys(hop.node for hop in scene.leg.expected)
     for node in dict.fromkeys((case.source.node, case.target.node, *nodes)):
+        space = case.space(node)
+        if space.known and space.link(UPLINK) is None and node not in case.observed.node_ips:
+            yield Finding(
+                100,
+                "interface-down",
+                node,
+                f"{node} is not connected to its network: its container has no address there",
+                (),
+                "`testbed up` connects it",
+            )
         if node not in case.facts and node not in case.observed.node_ips:
             yield Finding(
                 100,
@@ -58,6 +84,8 @@ def _missing(case: Case, pod: Endpoint) -> str:
         return f"{pod.node} has no network namespace of it"
     if space.link(UPLINK) is None:
         return "it has no eth0"
+    if space.after.get("addresses") and not space.owns(pod.ip):
+        return f"no interface of it has its address {pod.ip}"
     veth = str(entry.get("host_interface") or "")
     node = case.space(pod.node)
     if veth and node.known and node.link(veth) is None:
@@ -158,7 +186,9 @@ def too_large(case: Case, scene: Scene) -> Iterator[Finding]:
     event = first_error(case, _UNREACHABLE, _TOO_BIG)
     if event is not None:
         fits = event.packet.innermost.icmp_mtu or 0
-        yield _mtu(case, 95, event.place, length, fits, error_in_words(event))
+        carried = scene.last and event.place == scene.where and scene.last.encapsulation
+        more = _overhead(carried or None)
+        yield _mtu(case, 95, event.place, length + more, fits, error_in_words(event), more)
         return
     for place in scene.places:
         if moved := case.space(place).moved("Ip.FragFails"):
@@ -168,13 +198,18 @@ def too_large(case: Case, scene: Scene) -> Iterator[Finding]:
         place = case.source.place
         told = re.search(r"MTU (\d+)", case.error)
         mtu = int(told[1]) if told else _smallest(case, scene, place)
+        if 0 < mtu < _narrowest(case):
+            yield _remembered(place, probe.ip, length, mtu, tuple(_mtus(case)))
+            return
         yield _mtu(case, 91, place, length, mtu, f"{place}: route to {probe.ip}, MTU {mtu}")
     elif scene.next is not None and scene.packet is not None:
         yield from _beyond_next(case, scene, scene.next, scene.packet)
 
 
-def _mtu(case: Case, weight: int, place: str, length: int, fits: int, evidence: str) -> Finding:
-    room = fits - _HEADERS.get(case.probe.protocol, 28)
+def _mtu(
+    case: Case, weight: int, place: str, length: int, fits: int, evidence: str, carrier: int = 0
+) -> Finding:
+    room = fits - carrier - _HEADERS.get(case.probe.protocol, 28)
     limit = f", more than the {fits} that fit" if fits else ", more than fits"
     advice = f"send at most {room} bytes of payload (`--size {room}`), " if fits else ""
     return Finding(
@@ -192,6 +227,25 @@ def _mtus(case: Case) -> Iterator[str]:
     for hop in dict.fromkeys(case.walk.request.expected):
         if hop.direction == "out" and (mtu := case.space(hop.place).mtu(hop.interface)):
             yield f"{hop.place}: {hop.interface} mtu {mtu}"
+
+
+def _narrowest(case: Case) -> int:
+    """The smallest MTU on the request's way; 0: one is not known."""
+    hops = dict.fromkeys((hop.place, hop.interface) for hop in case.walk.request.expected)
+    return min((case.space(place).mtu(interface) for place, interface in hops), default=0)
+
+
+def _remembered(place: str, to: str, length: int, mtu: int, evidence: tuple[str, ...]) -> Finding:
+    """An ICMP error said so earlier, and holds for ten minutes; or its route does."""
+    return Finding(
+        91,
+        "mtu",
+        place,
+        f"{place} dropped it: {length} bytes with DF, and it remembers a path MTU of {mtu}, which"
+        " no interface on the path has now",
+        (f"{place}: ip route get {to}: mtu {mtu}", *evidence),
+        f"`ip route flush cache` on {place} and its node, or take `mtu` from the route",
+    )
 
 
 def _smallest(case: Case, scene: Scene, place: str) -> int:

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from testbed.packets.packet import Packet
 from testbed.verify.trace.case import Case, Finding, Scene
+from testbed.verify.trace.facts import in_words
+from testbed.verify.trace.happened import turned
 from testbed.verify.trace.rulesets import Rule, iptables, nftables, tc
 
 __all__ = ["counted", "dropped"]
@@ -18,14 +20,16 @@ def dropped(case: Case, scene: Scene) -> Iterator[Finding]:
     """Rules whose counter moved and that can have meant this packet, the nearest place first."""
     forms = list(scene.forms(case))
     path = [hop.place for hop in scene.leg.expected]
-    if scene.next is None:
-        path = []
-    for place in dict.fromkeys((*scene.places, *path)):
-        near = place in scene.places
+    ends = scene.places
+    if scene.next is None:  # it arrived: what answers it is dropped where it begins, or made up
+        path, ends = [], tuple(dict.fromkeys((*scene.places, case.target.place)))
+        forms += [turned(form) for form in forms]
+    for place in dict.fromkeys((*ends, *path)):
+        near = place in ends
         interfaces = {hop.interface for hop in scene.leg.expected if hop.place == place} | {"lo"}
         for rule, before in counted(case, place):
             if rule.drops and rule.may_match(forms, interfaces):
-                yield _finding(place, rule, before, _HERE if near else _ELSEWHERE)
+                yield _finding(case, scene, place, rule, before, _HERE if near else _ELSEWHERE)
         if near:
             yield from _uncounted(case, place, forms, interfaces)
 
@@ -46,14 +50,21 @@ def counted(case: Case, place: str) -> Iterator[tuple[Rule, int]]:
                 yield rule, earlier
 
 
-def _finding(place: str, rule: Rule, before: int, weight: int) -> Finding:
+def _finding(case: Case, scene: Scene, place: str, rule: Rule, before: int, weight: int) -> Finding:
     packets = (rule.packets or 0) - before
     count = "1 packet" if packets == 1 else f"{packets} packets"
     evidence = (f"{place}: {rule.evidence}: {before} → {rule.packets} packets",)
     done = "rejected" if rule.rejects else "dropped"
     if "rpfilter" in rule.text:
         summary = f"{place} dropped it: {rule} checks the reverse path, and counted {count}"
-        return Finding(weight, "rp-filter", place, summary, evidence, "make the way back symmetric")
+        sender, advice = "", "make the way back symmetric"
+        if scene.packet is not None and scene.last is not None:
+            sender = str(scene.packet.innermost.source)
+            advice = f"make the way back to {sender} leave by {scene.last.interface}"
+        route = case.space(place).route(sender)
+        told = in_words(route) if route else f"no route to {sender}"
+        proof = (*evidence, *((f"{place}: {told}",) if sender else ()))
+        return Finding(weight, "rp-filter", place, summary, proof, advice)
     if rule.is_policy or rule.chain.startswith(_POLICY_CHAINS):
         advice = (
             f"`{rule.undo}`, or accept such packets in that chain"
@@ -63,13 +74,8 @@ def _finding(place: str, rule: Rule, before: int, weight: int) -> Finding:
         summary = f"{place} {done} it: {rule} counted {count}"
         return Finding(weight, "policy", place, summary, evidence, advice)
     summary = f"{place} {done} it: {rule} counted {count}"
-    advice = f"remove the rule (`{_undo(rule)}`)"
+    advice = f"remove the rule (`{rule.undo}`)"
     return Finding(weight, "rule", place, summary, evidence, f"{advice} on {place}")
-
-
-def _undo(rule: Rule) -> str:
-    """The command that takes a rule away, or shows the handle that nft needs to do so."""
-    return rule.undo or f"nft -a list chain {rule.table} {rule.chain}"
 
 
 def _uncounted(
@@ -86,5 +92,5 @@ def _uncounted(
                     place,
                     f"{place} can have dropped it: {rule}, which counts nothing",
                     (f"{place}: {rule.evidence}",),
-                    f"remove it (`{_undo(rule)}`) on {place}, and see",
+                    f"remove it (`{rule.undo}`) on {place}, and see",
                 )

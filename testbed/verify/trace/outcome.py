@@ -4,25 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from testbed.agent.icmp import ERRORS, TIME_EXCEEDED, UNREACHABLE
 from testbed.packets.packet import Packet
 from testbed.verify.trace.case import Case, Finding, Scene
 from testbed.verify.trace.model import Event
 
 __all__ = ["error_in_words", "first_error", "ttl_exceeded", "unanswered", "unknown"]
 
-_UNREACHABLE, _EXCEEDED = 3, 11
-_WORDS = {
-    (3, 0): "network unreachable",
-    (3, 1): "host unreachable",
-    (3, 2): "protocol unreachable",
-    (3, 3): "port unreachable",
-    (3, 4): "fragmentation needed",
-    (3, 9): "network administratively prohibited",
-    (3, 10): "host administratively prohibited",
-    (3, 13): "communication administratively prohibited",
-    (11, 0): "TTL exceeded in transit",
-    (11, 1): "fragment reassembly time exceeded",
-}
 _COUNTERS = (
     "Ip.InDiscards",
     "Ip.InHdrErrors",
@@ -50,7 +38,7 @@ def error_in_words(event: Event) -> str:
     packet = event.packet.innermost
     kind = (packet.icmp_type or 0, packet.icmp_code or 0)
     fits = f", MTU {packet.icmp_mtu}" if packet.icmp_mtu else ""
-    words = _WORDS.get(kind, "error")
+    words = ERRORS.get(kind, "error")
     seen = f"{event.place}/{event.interface} saw ICMP {words}"
     return f"{seen} ({kind[0]}/{kind[1]}) from {packet.source}{fits}"
 
@@ -66,7 +54,7 @@ def first_error(case: Case, kind: int, code: int | None = None) -> Event | None:
 
 def ttl_exceeded(case: Case, scene: Scene) -> Iterator[Finding]:
     """Too many routers: mostly two that send to each other."""
-    event = first_error(case, _EXCEEDED, 0)
+    event = first_error(case, TIME_EXCEEDED, 0)
     if event is None:
         return
     often: dict[str, int] = {}
@@ -90,7 +78,7 @@ def unanswered(case: Case, scene: Scene) -> Iterator[Finding]:
     port = f"{case.probe.protocol.upper()} port {case.port}"
     advice = f"start a server on {port} of {target.place}"
     refused = [hop for hop in case.walk.reply.observed if _resets(hop.event.packet)]
-    error = first_error(case, _UNREACHABLE, 3)
+    error = first_error(case, UNREACHABLE, 3)
     if refused or (error and _from_listener(case, error)):
         said = "a reset" if refused else "ICMP port unreachable"
         summary = f"nobody listens on {port} of {target.place}: it answered with {said}"

@@ -25,7 +25,7 @@ from testbed.verify.oracle import Encapsulation
 from testbed.verify.trace.devices import UPLINK, Devices
 from testbed.verify.trace.model import IN, OUT, Endpoint, ExpectedHop, Facts
 
-__all__ = ["endpoint", "expect", "hairpin"]
+__all__ = ["addressed", "endpoint", "expect", "hairpin"]
 
 _Hops: TypeAlias = tuple[ExpectedHop, ...]
 _Machine: TypeAlias = Node | Router | Client
@@ -91,6 +91,33 @@ def expect(
     tunnelled = target.pod or (source.pod and not masked)
     sender = replace(source, ip="")  # a router sends from its address on the way, not from any
     return request, ways.between(target, sender, tunnelled=tunnelled)
+
+
+def addressed(
+    legs: tuple[_Hops, _Hops], source: Endpoint, target: Endpoint, *, masked: bool
+) -> tuple[_Hops, _Hops]:
+    """With the addresses that must stay: both between two pods, elsewhere the target pod's.
+
+    A pod sends from its own; with ``masked``, its node hides that from other machines. A reply goes
+    to whoever the request seemed to be from.
+    """
+    there, back = legs
+    to = target.ip if target.pod else ""
+    away = masked and source.pod and not target.pod and source.node != target.node
+
+    def own(hop: ExpectedHop) -> str:
+        return source.ip if source.pod and (target.pod or hop.place == source.place) else ""
+
+    def hidden(hop: ExpectedHop) -> str:
+        left = hop.node != source.node or (hop.interface, hop.direction) == (UPLINK, OUT)
+        return source.ip if away and left and hop.place != source.place else ""
+
+    return (
+        tuple(
+            replace(hop, source=own(hop), destination=to, masqueraded=hidden(hop)) for hop in there
+        ),
+        tuple(replace(hop, source=to) for hop in back),
+    )
 
 
 def hairpin(cluster: Cluster, observed: Observed, pod: Endpoint) -> _Hops:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from testbed.verify.trace.case import Case, Finding, Question, Scene
 from testbed.verify.trace.facts import Space, in_words, network_of
 from testbed.verify.trace.model import ExpectedHop
-from testbed.verify.trace.routing import back, onward
+from testbed.verify.trace.routing import PROXIED, back, onward
 
 __all__ = ["no_way"]
 
 _BY_HAND = ("boot", "static")
+_ANSWER = "RTNETLINK answers: "
 """Protocols of routes that somebody typed."""
 _REFUSING = {
     "blackhole": "drops it",
@@ -40,7 +42,7 @@ def _judged(case: Case, scene: Scene, hop: ExpectedHop, question: Question) -> I
     elif not taken and (policies := space.policies) and _refusing(error):
         yield _by_policy(scene.where, question, error, policies)
     elif not taken and (known is None or "unreachable" in error.lower()):
-        yield _none(case, scene, question.to, space)
+        yield _none(case, scene, question.to, space, error)
         return
     route = taken or known or {}
     if route and (route.get("dev") != hop.interface or _by_default(case, scene, known)):
@@ -48,6 +50,7 @@ def _judged(case: Case, scene: Scene, hop: ExpectedHop, question: Question) -> I
     elif route:
         yield from _next_hop(case, scene, question.to, route, known)
         yield from _earlier(case, scene, hop, question.to)
+        yield from _by_mark(case, scene, hop, question.to)
 
 
 def _earlier(case: Case, scene: Scene, hop: ExpectedHop, to: str) -> Iterator[Finding]:
@@ -57,7 +60,7 @@ def _earlier(case: Case, scene: Scene, hop: ExpectedHop, to: str) -> Iterator[Fi
         return
     route = space.route(to, earlier=True)
     if route is None:
-        found = _none(case, scene, to, space)
+        found = _none(case, scene, to, space, "")
     elif route.get("type") in _REFUSING:
         found = _refused(case, scene.where, to, route)
     elif route.get("dev") != hop.interface or _by_default(case, scene, route):
@@ -115,7 +118,35 @@ def _by_policy(place: str, question: Question, error: str, policies: tuple[str, 
     )
 
 
-def _none(case: Case, scene: Scene, to: str, space: Space) -> Finding:
+def _by_mark(case: Case, scene: Scene, hop: ExpectedHop, to: str) -> Iterator[Finding]:
+    """The kernel, asked, would take the right way; rules for packets with a mark were not asked."""
+    space = case.space(scene.where)
+    rules = [each for each in space.policies if "fwmark" in each]
+    left = [
+        each.event.interface
+        for each in scene.leg.observed
+        if not each.expected and (each.event.place, each.event.direction) == (scene.where, "out")
+    ]
+    moved = space.moved("IpExt.InNoRoutes") or space.moved("Ip.OutNoRoutes")
+    if not rules or not (left or moved):
+        return
+    did = f"sent it by {left[0]}, not by {hop.interface}" if left else f"found no route to {to}"
+    yield Finding(
+        78,
+        "wrong-route" if left else "blackhole",
+        scene.where,
+        f"{scene.where} {did}: a routing policy rule for packets with a mark took it",
+        (
+            *(f"{scene.where}: ip rule: {each}" for each in rules),
+            f"{scene.where}: ip route get {to}, without a mark: {in_words(space.route(to) or {})}",
+        ),
+        f"look at `ip rule` on {scene.where}, the tables that it names, and what sets the mark",
+    )
+
+
+def _none(case: Case, scene: Scene, to: str, space: Space, said: str) -> Finding:
+    """``said`` is the kernel's answer to ``ip route get``, where it was asked."""
+    asked = [f"{scene.where}: ip route get {to}: {said.removeprefix(_ANSWER)}"] if said else []
     moved = [(name, space.moved(name)) for name in ("IpExt.InNoRoutes", "Ip.OutNoRoutes")]
     counted = [f"{scene.where}: {name} {each[0]} → {each[1]}" for name, each in moved if each]
     return Finding(
@@ -123,8 +154,8 @@ def _none(case: Case, scene: Scene, to: str, space: Space) -> Finding:
         "no-route",
         scene.where,
         f"{scene.where} dropped it: it has no route to {to}",
-        (f"{scene.where}: ip route get {to}: Network is unreachable", *counted),
-        case.repair(scene.where),
+        (*asked, *counted),
+        _repair(case, scene),
     )
 
 
@@ -148,8 +179,28 @@ def _elsewhere(
         cause, told = "no-route", f"has no route to {to}: its default route took it, {leads}"
     else:
         cause, told = "wrong-route", f"sent it {leads}, not {instead}"
-    repair = case.repair(where)
-    return Finding(79, cause, where, f"{where} {told}", tuple(evidence), repair)
+    policies = case.space(where).policies if str(taken.get("table", "main")) != "main" else ()
+    evidence += [f"{where}: ip rule: {each}" for each in policies]
+    advice = _repair(case, scene)
+    if policies:
+        advice = f"look at `ip rule` on {where} and the tables that it names"
+    elif known is not None and (spare := _shadowed(case.space(where), known, to)):
+        advice = f"`ip route del {in_words(known)}` on {where}: `{in_words(spare)}` is behind it"
+    return Finding(79, cause, where, f"{where} {told}", tuple(evidence), advice)
+
+
+def _repair(case: Case, scene: Scene) -> str:
+    """Routes to a node's own pods are made when they are attached, others by ``up``."""
+    end = case.target if scene.role == "request" else case.source
+    own = end.pod and end.node == scene.where
+    return case.repair(end.place if own else scene.where)
+
+
+def _shadowed(space: Space, known: Mapping[str, Any], to: str) -> Mapping[str, Any] | None:
+    """The route that would be taken without ``known``; ``None``: only a default one, or none."""
+    others = [each for each in space.after.get("routes", ()) if each is not known]
+    rest = replace(space, after={**space.after, "routes": others}).route(to)
+    return rest if rest is not None and network_of(rest).prefixlen else None
 
 
 def _unanswerable(case: Case, scene: Scene, back: Question) -> Iterator[Finding]:
@@ -162,7 +213,7 @@ def _unanswerable(case: Case, scene: Scene, back: Question) -> Iterator[Finding]
     if known is not None and known.get("type") in _REFUSING:
         yield _refused(case, scene.where, back.to, known)
     elif "unreachable" in error.lower():
-        yield _none(case, scene, back.to, space)
+        yield _none(case, scene, back.to, space, error)
 
 
 def _astray(case: Case, scene: Scene) -> Iterator[Finding]:
@@ -185,6 +236,8 @@ def _next_hop(
     """The gateway, or the destination itself, must be an address of the next machine."""
     machine = _next_machine(case, scene)
     address = str(route.get("gateway") or to)
+    if address == PROXIED and scene.where != machine:
+        return
     if not machine or not case.space(machine).known or case.space(machine).owns(address):
         return
     if route.get("gateway"):
@@ -198,6 +251,8 @@ def _next_machine(case: Case, scene: Scene) -> str:
     it is in one.
     """
     node = case.node(scene.where)
+    if scene.where != node:
+        return node
     for hop in scene.leg.expected[scene.index :]:
         if hop.node != node and (hop.encapsulation is None or scene.encapsulates):
             return hop.node

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from testbed.packets.packet import Packet
 from testbed.verify.trace.case import Case, Finding, Question, Scene
 from testbed.verify.trace.facts import in_words
 
-__all__ = ["back", "not_forwarding", "onward", "questions", "reverse_path", "unresolved"]
+__all__ = ["PROXIED", "back", "not_forwarding", "onward", "questions", "reverse_path", "unresolved"]
 
+PROXIED = "169.254.1.1"
+"""Calico's gateway of pods: nobody has it, and their nodes answer ARP for it."""
 _FILTERED = "TcpExt.IPReversePathFilter"
 
 
@@ -39,7 +42,7 @@ def onward(case: Case, scene: Scene) -> Question | None:
         return None
     if scene.last is None or scene.packet is None:
         return Question(*_at(case, scene.where), to)
-    source = str(scene.packet.innermost.source)
+    source = str(_carrying(scene, scene.packet).source)
     return Question(*_at(case, scene.where), to, source, scene.last.interface)
 
 
@@ -53,10 +56,17 @@ def back(case: Case, scene: Scene) -> Question | None:
     return Question(*_at(case, scene.where), str(packet.source))
 
 
+def _carrying(scene: Scene, packet: Packet) -> Packet:
+    """What a place routes: on the way between a tunnel's ends what carries the pods' packet."""
+    ends = [hop.encapsulation for hop in (scene.last, scene.next) if hop]
+    return packet if ends and all(ends) else packet.innermost
+
+
 def _destination(case: Case, scene: Scene) -> str:
     if scene.packet is not None:
-        return str(scene.packet.innermost.destination)
-    asked = case.target.ip if case.service else case.probe.ip
+        return str(_carrying(scene, scene.packet).destination)
+    own = case.service is not None and case.service.entered == scene.where
+    asked = case.target.ip if own else case.probe.ip
     return asked if scene.role == "request" else case.source.ip
 
 
@@ -83,6 +93,8 @@ def reverse_path(case: Case, scene: Scene) -> Iterator[Finding]:
         sender = question.to if question else "its sender"
         names = [_setting(name) for name in ("all", hop.interface)]
         leaves = f", and the route back to {sender} leaves by {route['dev']}" if route else ""
+        loose = max(map(space.sysctl, names)) == "2"
+        switch = f", or `sysctl -w {_setting(hop.interface)}=2` on {hop.place}"
         yield Finding(
             88,
             "rp-filter",
@@ -93,8 +105,9 @@ def reverse_path(case: Case, scene: Scene) -> Iterator[Finding]:
                 *(f"{hop.place}: {each} = {space.sysctl(each)}" for each in names),
                 *((f"{hop.place}: ip route get {sender}: {in_words(route)}",) if route else ()),
             ),
-            f"make the way back to {sender} leave by {hop.interface}, or"
-            f" `sysctl -w {_setting(hop.interface)}=2` on {hop.place}",
+            f"make a way back to {sender}"
+            if loose
+            else f"make the way back to {sender} leave by {hop.interface}{switch}",
         )
         return
 
@@ -129,7 +142,9 @@ def not_forwarding(case: Case, scene: Scene) -> Iterator[Finding]:
 def unresolved(case: Case, scene: Scene) -> Iterator[Finding]:
     """The next hop is known by its address only."""
     question = onward(case, scene)
-    if question is None or scene.next is None:
+    if scene.next is None and not case.walk.reply.observed:
+        question = back(case, scene)  # it arrived, and the reply never left
+    if question is None:
         return
     space = case.space(scene.where)
     taken, _ = case.answer(question)
@@ -149,11 +164,23 @@ def unresolved(case: Case, scene: Scene) -> Iterator[Finding]:
             case.repair(scene.where),
         )
     elif state:
+        mute = _mute(case, scene.where, address)
         yield Finding(
             45,
             "arp-unanswered",
             scene.where,
             f"{scene.where} asked for {address} on {device} by ARP, and nobody answered",
-            (f"{scene.where}: {address} dev {device} {state}",),
-            f"look whether {address} is up, and on that link",
+            (f"{scene.where}: {address} dev {device} {state}", *mute),
+            f"`sysctl -w {mute[0].partition(': ')[2].replace(' = 0', '=1')}` on"
+            f" {case.node(scene.where)}"
+            if mute
+            else f"look whether {address} is up, and on that link",
         )
+
+
+def _mute(case: Case, pod: str, address: str) -> tuple[str, ...]:
+    """A setting by which the node of one of Calico's pods leaves its gateway unanswered."""
+    name = str(case.observed.pods.get(pod, {}).get("host_interface") or "")
+    setting, node = f"net.ipv4.conf.{name}.proxy_arp", case.node(pod)
+    off = address == PROXIED and case.space(node).sysctl(setting) == "0"
+    return (f"{node}: {setting} = 0",) if off else ()

@@ -18,6 +18,8 @@ _CHAIN = re.compile(r"^:(\S+) (\S+) \[(\d+):\d+\]$")
 _DROPPING = frozenset({"DROP", "REJECT"})
 _COUNTER = re.compile(r"\s*\bcounter packets (\d+) bytes \d+")
 _HOOKED = re.compile(r"type \S+ hook (\S+) .*policy (\S+);")
+_MAPPED = re.compile(r"\bmap (\S+) \{[^{}]*elements = \{([^}]*)\}")
+_LOOKED_UP = re.compile(r"\bvmap @(\S+)")
 _SENT = re.compile(r"\bdropped (\d+),")
 
 
@@ -51,13 +53,20 @@ class Rule:
         return any(word in self.text for word in ("-j DNAT", "-j REDIRECT", "dnat ", "redirect"))
 
     @property
+    def hides(self) -> bool:
+        """Whether it gives packets another source."""
+        return any(
+            word in self.text for word in ("-j SNAT", "-j MASQUERADE", "snat ", "masquerade")
+        )
+
+    @property
     def is_policy(self) -> bool:
         """Whether it is what a chain does with what no rule decides."""
         return self.number == 0
 
     @property
     def undo(self) -> str:
-        """The command that takes it away; empty: that needs a handle."""
+        """The command that takes it away; nft wants a handle, so there it takes two."""
         if self.kind == "iptables":
             table = "" if self.table == "filter" else f"-t {self.table} "
             if self.is_policy:
@@ -68,7 +77,10 @@ class Rule:
             preference = re.search(r"\bpref (\d+)", self.text)
             which = f" pref {preference[1]}" if preference else ""
             return f"tc filter del dev {device} {way}{which}"
-        return ""
+        if self.is_policy:
+            return f"nft chain {self.table} {self.chain} '{{ policy accept; }}'"
+        where = f"{self.table} {self.chain}"
+        return f"nft delete rule {where} handle N` with the N of `nft -a list chain {where}"
 
     @property
     def evidence(self) -> str:
@@ -133,6 +145,7 @@ def _words(body: str) -> list[str]:
 
 def nftables(text: str) -> Iterator[Rule]:
     """Rules of ``nft list ruleset``."""
+    dropping = {name for name, elements in _MAPPED.findall(text) if _drops(elements)}
     table = chain = ""
     number = 0
     seen: dict[tuple[str, str, str], int] = {}
@@ -153,7 +166,8 @@ def nftables(text: str) -> Iterator[Rule]:
             body = " ".join(_COUNTER.sub("", line).split())
             key = (table, chain, body)
             seen[key] = seen.get(key, -1) + 1
-            verdicts = re.sub(r'"[^"]*"', "", body).split()
+            asked = _LOOKED_UP.search(body)
+            drops = _drops(body) or (asked is not None and asked[1] in dropping)
             yield Rule(
                 "nft",
                 table,
@@ -161,11 +175,19 @@ def nftables(text: str) -> Iterator[Rule]:
                 number,
                 body,
                 int(counted[1]) if counted else None,
-                "drop" in verdicts or "reject" in verdicts,
-                "reject" in verdicts,
+                drops,
+                "reject" in _verdicts(body),
                 of_nftables(body),
                 seen[key],
             )
+
+
+def _verdicts(body: str) -> list[str]:
+    return re.findall(r"[\w-]+", re.sub(r'"[^"]*"', "", body))
+
+
+def _drops(body: str) -> bool:
+    return not {"drop", "reject"}.isdisjoint(_verdicts(body))
 
 
 def tc(text: str) -> Iterator[Rule]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from testbed.verify.oracle import Vxlan
 from testbed.verify.trace.case import Case, Finding, Scene
 from testbed.verify.trace.facts import Space, in_words
 
-__all__ = ["misdirected"]
+__all__ = ["different", "misdirected"]
 
 
 def misdirected(case: Case, scene: Scene) -> Iterator[Finding]:
@@ -22,6 +23,8 @@ def misdirected(case: Case, scene: Scene) -> Iterator[Finding]:
     owner = scene.decapsulator
     if space.vxlan(device):
         yield from _vxlan(case, scene, space, device, owner)
+    else:
+        yield from _next_tunnel(case, scene, space, device, owner)
     sent = scene.otherwise.event.packet if scene.otherwise else None
     if sent is not None and sent.inner is not None and str(sent.destination) != case.address(owner):
         yield Finding(
@@ -32,6 +35,50 @@ def misdirected(case: Case, scene: Scene) -> Iterator[Finding]:
             _route(space, str(sent.innermost.destination)),
             case.repair(scene.where),
         )
+
+
+def _next_tunnel(
+    case: Case, scene: Scene, space: Space, device: str, owner: str
+) -> Iterator[Finding]:
+    """IP-in-IP goes to the route's next hop, which may be a node that is none."""
+    route = space.route(str(scene.packet.innermost.destination)) if scene.packet else None
+    gateway = str((route or {}).get("gateway", ""))
+    if not route or not gateway or route.get("dev") != device or gateway == case.address(owner):
+        return
+    yield Finding(
+        76,
+        "wrong-route",
+        scene.where,
+        f"{scene.where} sent it to {_name(case, gateway)}, not to {owner}: that is the next hop of"
+        f" its route by {device}",
+        (f"{space.place}: {in_words(route)}",),
+        case.repair(scene.where),
+    )
+
+
+def different(case: Case, scene: Scene) -> Iterator[Finding]:
+    """A VXLAN device made with another VNI, port or address than the topology demands."""
+    hop = scene.next
+    if hop is None or scene.last is None or hop.place != scene.last.place:
+        return
+    end = hop if hop.encapsulation is None else scene.last
+    how = hop.encapsulation or scene.last.encapsulation
+    space = case.space(hop.place)
+    if not isinstance(how, Vxlan) or not space.vxlan(end.interface):
+        return
+    made = (space.link(end.interface) or {}).get("linkinfo", {}).get("info_data") or {}
+    wanted = {"id": how.vni, "port": how.port, "local": case.address(case.node(hop.place))}
+    for key, words in (("id", "VNI"), ("port", "UDP port"), ("local", "local address")):
+        if made.get(key) and wanted[key] and str(made[key]) != str(wanted[key]):
+            yield Finding(
+                85,
+                "wrong-tunnel",
+                hop.place,
+                f"{hop.place}'s {end.interface} has {words} {made[key]}, not {wanted[key]}",
+                (f"{hop.place}: ip -d link show {end.interface}: {key} {made[key]}",),
+                f"`ip link del {end.interface}` on {hop.place}, then"
+                " `testbed up` puts back what it installed",
+            )
 
 
 def _vxlan(case: Case, scene: Scene, space: Space, device: str, owner: str) -> Iterator[Finding]:

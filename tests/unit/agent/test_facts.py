@@ -166,3 +166,10 @@ def test_sysctls_of_every_interface(tools: Tools, tmp_path: Path) -> None:
         "net.ipv4.conf.all.rp_filter": "2",
         "net.ipv4.conf.flannel/1.rp_filter": "1",
     }
+
+
+def test_ebtables_rules_are_kept() -> None:
+    """iptables-save does not show them."""
+    table = "table bridge filter {\n\tchain FORWARD {\n\t}\n}\n"
+    warning = "# Warning: table bridge filter is managed by iptables-nft, do not touch!\n"
+    assert facts.foreign_tables(table, warning) == table

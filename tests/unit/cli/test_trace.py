@@ -92,7 +92,7 @@ def test_a_service_says_what_is_not_said(
     tracer: Tracer, words: list[str], protocol: str | None, port: int | None
 ) -> None:
     """Its protocol and its port are the defaults, and not netexec's."""
-    for target in ("svc/web", "service/shop/web"):
+    for target in ("svc/web", "service/shop/web", "10.96.0.9"):
         assert run("a", target, *words) == 0
         assert (tracer.asked["protocol"], tracer.asked["port"]) == (protocol, port)
 

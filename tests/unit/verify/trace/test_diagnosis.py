@@ -11,6 +11,7 @@ from tests.unit.verify.trace.world import (
     PATH,
     TCP_PROBE,
     UDP_PROBE,
+    A,
     B,
     World,
     at,
@@ -90,3 +91,13 @@ def test_nothing_is_known_of_anything() -> None:
         assert verdict(world, request(hops), target=NODE2).cause in CAUSES
     probe = Probe("udp", B.ip, 1, marker=MARKER)
     assert diagnose(World(probe).case([], source=Endpoint("x", "x", "", False))) is not None
+
+
+def test_a_command_for_a_pod_is_run_from_its_node() -> None:
+    """A pod may not change its own network namespace."""
+    world = World()
+    world.pods[A.place]["netns"] = "/var/run/netns/cni-1"
+    world.after["node1"][A.place]["links"][1]["flags"] = []
+    found = verdict(world, [])
+    assert found.place == A.place
+    assert found.advice.endswith("`testbed exec node1 -- ip netns exec cni-1 …`")

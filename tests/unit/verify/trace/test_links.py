@@ -167,3 +167,21 @@ def test_two_ports_of_one_bridge() -> None:
     del other["master"]
     found = verdict(world, [at(path[0][0], echo(), 1)], path=path)
     assert found.summary == "node1's vethc is no port of cni0"
+
+
+def test_a_path_mtu_that_is_remembered() -> None:
+    """No interface on the way has it now, so an error of before is what says so."""
+    world = World(replace(World().probe, size=1400, dont_fragment=True))
+    found = verdict(world, [], error="Message too long (path MTU 1300)")
+    assert (found.cause, found.place) == ("mtu", A.place)
+    assert "it remembers a path MTU of 1300, which no interface on the path has" in found.summary
+    assert found.advice.startswith("`ip route flush cache` on default/a and its node")
+
+
+def test_a_pod_without_its_address() -> None:
+    """Its interface is there and up."""
+    world = World()
+    world.after["node2"][B.place]["addresses"] = [{"ifname": "eth0", "addr_info": []}]
+    found = verdict(world, request(10))
+    assert (found.cause, found.place) == ("pod-gone", B.place)
+    assert "no interface of it has its address 10.244.1.2" in found.summary

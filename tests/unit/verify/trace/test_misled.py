@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from testbed.verify.trace.model import Event
+from testbed.verify.trace.path import addressed
 from testbed.verify.trace.walk import follow
 from tests.unit.verify.trace.world import (
     FILTER,
@@ -17,6 +18,7 @@ from tests.unit.verify.trace.world import (
     A,
     B,
     World,
+    echo,
     request,
     segment,
     travel,
@@ -130,3 +132,39 @@ def test_a_pods_own_route_is_missing_within_the_cnis_blackhole() -> None:
     found = verdict(world, request(7))
     assert (found.cause, found.place) == ("no-route", "node2")
     assert "ip route del" not in found.advice
+
+
+def test_a_pod_hidden_from_a_pod() -> None:
+    """A masquerading rule on the way is named, also where the answer comes back all the same."""
+    world = World()
+    line = "-s 10.244.0.2/32 -d 10.244.1.2/32 -j MASQUERADE"
+    table = "*nat\n:POSTROUTING ACCEPT [0:0]\n[%d:60] -A POSTROUTING " + line + "\nCOMMIT\n"
+    world.count("node1", table % 0, table % 1)
+    seen = travel(PATH[0], echo()._replace(source=IPv4Address("10.244.0.0")))
+    legs = addressed(PATH, A, B, masked=True)
+    found = verdict(world, [*request(3), *seen[3:]], answered=True, path=legs)
+    assert (found.cause, found.place) == ("nat", "node1")
+    assert f"by rule 1 of POSTROUTING in table nat `{line}`" in found.summary
+    assert found.advice.startswith(f"`iptables -t nat -D POSTROUTING {line}` on node1")
+
+
+def test_a_pod_that_sends_from_another_address() -> None:
+    """Whatever stops it or its reply, that is why."""
+    strange = echo()._replace(source=IPv4Address("10.99.0.9"))
+    legs = addressed(PATH, A, B, masked=True)
+    found = verdict(World(), travel(PATH[0], strange, hops=3), path=legs)
+    assert (found.cause, found.place) == ("wrong-source", A.place)
+    assert "sent it from 10.99.0.9, which is not its address 10.244.0.2" in found.summary
+
+
+def test_another_pod_with_the_address() -> None:
+    """The MAC is behind another pod's port, so that pod is named."""
+    world = known_macs()
+    entry = {"dst": B.ip, "dev": "cni0", "lladdr": WRONG, "state": ["REACHABLE"]}
+    world.node("node2")["neighbours"].append(entry)
+    world.node("node2")["fdb"].append({"mac": WRONG, "ifname": "vethz", "master": "cni0"})
+    world.pods["default/z"] = {"ip": OTHER, "host_interface": "vethz", "state": "Running"}
+    found = verdict(world, request(9))
+    assert (found.cause, found.place) == ("no-neighbour", "node2")
+    assert f"sent it to {WRONG}, which is default/z's" in found.summary
+    assert found.advice.startswith(f"see whether default/z has {B.ip}, too; then `ip neigh del")

@@ -294,3 +294,41 @@ def test_what_was_repaired_meanwhile(earlier: list[dict[str, str]], cause: str) 
     found = verdict(world, request(3))
     assert (found.cause, found.place) == (cause, "node1")
     assert found.evidence[-1] == ("node1: since then: 10.244.1.0/24 via 10.244.1.0 dev flannel.1")
+
+
+def test_a_route_that_hides_the_right_one() -> None:
+    """What was typed must go; nothing has to be put back."""
+    astray = {"dst": B.ip, "gateway": "172.18.0.4", "dev": "eth0"}
+    world = World(answers={B.ip: {"route": [astray]}})
+    world.node("node1")["routes"].append(astray)
+    found = verdict(world, request(3))
+    assert (found.cause, found.place) == ("wrong-route", "node1")
+    assert found.advice == (
+        "`ip route del 10.244.1.2 via 172.18.0.4 dev eth0` on node1:"
+        " `10.244.1.0/24 via 10.244.1.0 dev flannel.1` is behind it"
+    )
+
+
+def test_a_rule_for_packets_with_a_mark() -> None:
+    """The kernel, asked without the mark, names the right way."""
+    right = {"dst": B.ip, "gateway": "10.244.1.0", "dev": "flannel.1"}
+    world = World(answers={B.ip: {"route": [right]}})
+    world.node("node1")["rules"] = [
+        {"priority": 99, "src": "all", "fwmark": "0x5", "action": "unreachable"}
+    ]
+    world.node("node1")["counters"]["IpExt.InNoRoutes"] = 1
+    found = verdict(world, request(3))
+    assert (found.cause, found.place) == ("blackhole", "node1")
+    assert "packets with a mark" in found.summary
+    assert any("fwmark 0x5" in line for line in found.evidence)
+
+
+def test_the_gateway_of_a_pod_does_not_answer() -> None:
+    """Its next machine is its node, not the target's."""
+    route = {"dst": B.ip, "gateway": "10.244.0.1", "dev": "eth0"}
+    world = World(answers={B.ip: {"route": [route]}})
+    pod = world.after["node1"][A.place]
+    pod["routes"] = [{"dst": "default", "gateway": "10.244.0.1", "dev": "eth0"}]
+    pod["neighbours"] = [{"dst": "10.244.0.1", "dev": "eth0", "state": ["INCOMPLETE"]}]
+    found = verdict(world, [])
+    assert (found.cause, found.place) == ("arp-unanswered", A.place)

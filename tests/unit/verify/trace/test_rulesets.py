@@ -161,3 +161,24 @@ def test_interfaces() -> None:
     assert Match().interfaces(())
     assert Match(protocol=IPIP).packet(Packet(protocol=IPIP))
     assert not Match(protocol=UDP).packet(Packet(protocol=IPIP))
+
+
+def test_a_map_of_verdicts_may_drop() -> None:
+    """A rule that asks a map by name is as good as what the map says."""
+    text = """table inet x {
+	map bad {
+		type ipv4_addr : verdict
+		elements = { 10.244.1.2 : drop }
+	}
+	map good {
+		type ipv4_addr : verdict
+		elements = { 10.244.1.2 : goto drop-nothing }
+	}
+	chain c {
+		type filter hook forward priority filter; policy accept;
+		ip daddr vmap @bad
+		ip daddr vmap @good
+	}
+}
+"""
+    assert [rule.drops for rule in nftables(text)] == [True, False]

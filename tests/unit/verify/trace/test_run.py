@@ -174,7 +174,17 @@ def test_without_any_node_there_is_a_trace_nevertheless() -> None:
     trace, data = run.traced(Conversation({}), CLUSTER, OBSERVED, SOURCE, TARGET, PROBE)
     assert trace.error == "node1 cannot be asked: it does not run"
     assert trace.diagnosis is not None
+    assert trace.diagnosis.cause == "not-asked"
     assert list(read(data)) == []
+
+
+def test_a_node_that_does_not_answer_is_not_judged() -> None:
+    """What is not known of it is no evidence; who did not answer is told."""
+    nodes = Conversation({}, problems={"node1": "nothing was said for 10 s"})
+    found = run.traced(nodes, CLUSTER, OBSERVED, SOURCE, TARGET, PROBE)[0].diagnosis
+    assert found is not None
+    assert (found.cause, found.place) == ("not-asked", "node1")
+    assert "node1: nothing was said for 10 s" in found.evidence
 
 
 def test_captures_are_merged_by_time() -> None:
