@@ -17,9 +17,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from testbed.api.handles import CommandError
     from testbed.api.packets import StillCapturingError
     from testbed.api.ping import NoReplyError
+    from testbed.api.place import CommandError
     from testbed.api.testbed import Testbed
     from testbed.errors import NodeError, UsageError
     from testbed.packets.control import NoControlError
@@ -50,7 +50,7 @@ _HOMES = {
     "PLAIN": "packets.encapsulation",
     "VXLAN": "packets.encapsulation",
     "WIREGUARD": "packets.encapsulation",
-    "CommandError": "api.handles",
+    "CommandError": "api.place",
     "NoControlError": "packets.control",
     "NoReplyError": "api.ping",
     "NodeError": "errors",

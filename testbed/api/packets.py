@@ -15,7 +15,7 @@ from testbed.topology.model import Cluster
 from testbed.verify import capture, oracle
 
 if TYPE_CHECKING:
-    from testbed.api.handles import Interface, Place
+    from testbed.api.place import Interface, Place
     from testbed.api.testbed import Testbed
 
 __all__ = ["Captured", "StillCapturingError", "captured"]
@@ -95,7 +95,7 @@ def captured(
 
 def _sources(testbed: Testbed, where: list[Interface | Place | str]) -> tuple[capture.Source, ...]:
     """Interfaces are where they say that they are; words are looked up, all at once."""
-    from testbed.api.handles import Interface, Place
+    from testbed.api.place import Interface, Place
 
     found: list[capture.Source] = []
     words: list[str] = []

@@ -30,7 +30,7 @@ class Ping:
 def argv(
     address: object, count: int, size: int | None, df: bool | None, timeout: float
 ) -> list[str]:
-    """The command; ``df`` is :meth:`testbed.api.handles.Place.ping`'s."""
+    """The command; ``df`` is :meth:`testbed.api.place.Place.ping`'s."""
     words = ["ping", "-n", "-c", str(count), "-i", _INTERVAL, "-W", f"{timeout:g}"]
     words += ["-p", MARK.hex()]
     words += [] if size is None else ["-s", str(size)]

@@ -17,7 +17,7 @@ from testbed.verify.trace.model import Trace
 from testbed.verify.trace.words import diverges
 
 if TYPE_CHECKING:
-    from testbed.api.handles import Address, Place
+    from testbed.api.place import Address, Place
     from testbed.api.testbed import Testbed
     from testbed.topology.service import Service
 
@@ -85,7 +85,7 @@ def sent(
     udp: int | None,
     timeout: float,
 ) -> Reach:
-    """Send one probe to ``address``; see :meth:`testbed.api.handles.Place.reaches`.
+    """Send one probe to ``address``; see :meth:`testbed.api.place.Place.reaches`.
 
     Raises:
         NodeError: the source does not run, so that nothing was sent.

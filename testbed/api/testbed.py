@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from testbed import applying, existing, lifecycle, tracing
 from testbed.api.asked import LARGEST, protocol_of, within
-from testbed.api.handles import Address, Interface, Node, Place, Pod
+from testbed.api.handles import Node, Pod
 from testbed.api.loading import loaded, objects_of
 from testbed.api.named import Named
 from testbed.api.packets import Captured, captured
+from testbed.api.place import Address, Interface, Place
 from testbed.api.snapshot import Snapshot
 from testbed.applying import Change
 from testbed.errors import NodeError

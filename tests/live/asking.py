@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from testbed.api.handles import Place
+from testbed.api.place import Place
 from testbed.api.testbed import Testbed
 
 SECONDS = 1.5

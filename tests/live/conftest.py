@@ -15,7 +15,7 @@ import pytest
 from testinfra.host import Host
 
 from testbed import existing
-from testbed.api.handles import Place
+from testbed.api.place import Place
 from testbed.api.testbed import Testbed
 from testbed.api.testbed import quiet as quiet  # for the tests
 from testbed.dataplane.features import Features

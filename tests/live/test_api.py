@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from testbed import VXLAN, Testbed
-from testbed.api.handles import CommandError
 from testbed.api.ping import MARK, NoReplyError
+from testbed.api.place import CommandError
 from testbed.errors import NodeError, UsageError
 from testbed.node import labels
 from testbed.packets import explanations

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from testbed.api import handles
+from testbed.api import place
 from testbed.api.snapshot import Snapshot
 from testbed.api.testbed import Testbed
 from testbed.node import container
@@ -75,7 +75,7 @@ class Reading:
 def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
     """No Docker."""
     fake = Engine()
-    monkeypatch.setattr(handles, "run", fake.run)
+    monkeypatch.setattr(place, "run", fake.run)
     monkeypatch.setattr(container, "run", fake.run)
     return fake
 

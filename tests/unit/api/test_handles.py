@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from testbed import applying
-from testbed.api.handles import CommandError, address_of
 from testbed.api.ping import NoReplyError
+from testbed.api.place import CommandError, address_of
 from testbed.api.testbed import Testbed
 from testbed.errors import NodeError, UsageError
 from testbed.packets import explanations
