@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -87,16 +87,15 @@ class Use:
             TestbedError: it cannot be brought up.
             NotAsPlannedError: its check failed.
         """
-        client = engine.connect()
-        try:
-            yield self._brought_up(client)
-        except Exception:
-            self.failed = True
-            raise
-        finally:
-            if not self.stays:
-                existing.down(client, self.name, quiet)
-            client.close()
+        with closing(engine.connect()) as client:
+            try:
+                yield self._brought_up(client)
+            except Exception:
+                self.failed = True
+                raise
+            finally:
+                if not self.stays:
+                    existing.down(client, self.name, quiet)
 
     def _brought_up(self, client: Any) -> Testbed:
         if self.reuse and (found := _running(client, self.cluster)):

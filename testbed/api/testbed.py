@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack, closing
 from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 from types import TracebackType
@@ -107,10 +107,12 @@ class Testbed:
             TestbedError: it is not there as asked; what was made stays, for `testbed down`.
         """
         cluster = topology if isinstance(topology, Cluster) else loaded(topology, **overrides)
-        used = client or engine.connect()
-        outcome = lifecycle.up(cluster, used, tell)
-        found = cls(used, outcome.cluster, outcome)
-        found._leaving = [found.down] if client else [found.down, used.close]
+        with ExitStack() as unless:
+            used = client or unless.enter_context(closing(engine.connect()))
+            outcome = lifecycle.up(cluster, used, tell)
+            found = cls(used, outcome.cluster, outcome)
+            found._leaving = [found.down] if client else [found.down, used.close]
+            unless.pop_all()
         return found
 
     @classmethod
@@ -120,9 +122,11 @@ class Testbed:
         Raises:
             UsageError: there is none of that name.
         """
-        used = client or engine.connect()
-        found = cls(used, existing.whole_cluster_of(used, existing.choose(used, name)))
-        found._leaving = [] if client else [used.close]
+        with ExitStack() as unless:
+            used = client or unless.enter_context(closing(engine.connect()))
+            found = cls(used, existing.whole_cluster_of(used, existing.choose(used, name)))
+            found._leaving = [] if client else [used.close]
+            unless.pop_all()
         return found
 
     @property

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from testbed import existing
+from testbed import existing, lifecycle
 from testbed.api.shared import Asked, NotAsPlannedError, Use, unique
 from testbed.api.testbed import Testbed
 from testbed.errors import NodeError, UsageError
@@ -124,6 +124,36 @@ def test_what_a_failed_or_interrupted_up_made_is_removed(
     with pytest.raises(type(error)), use():
         pass
     assert fake.said == [f"up {use.name}", f"down {use.name}", "close"]
+
+
+def test_the_connection_ends_also_when_removal_fails(
+    fake: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The failure is told."""
+
+    def refuse(*_: Any) -> None:
+        raise NodeError("cannot be removed")
+
+    monkeypatch.setattr(existing, "down", refuse)
+    with pytest.raises(NodeError, match="cannot be removed"), Use(cluster())():
+        pass
+    assert fake.said[-1] == "close"
+
+
+def test_a_failed_up_leaves_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless it was the caller's own."""
+    own = FakeEngine()
+
+    def fail(*_: Any) -> None:
+        raise NodeError("refused")
+
+    monkeypatch.setattr(engine, "connect", lambda: own)
+    monkeypatch.setattr(lifecycle, "up", fail)
+    given: Any = FakeEngine()
+    for client in (None, given):
+        with pytest.raises(NodeError, match="refused"):
+            Testbed.up(cluster(), client=client)
+    assert (own.said, given.said) == (["close"], [])
 
 
 def test_a_failed_check_fails_the_test(fake: FakeEngine) -> None:
