@@ -32,6 +32,8 @@ __all__ = ["main", "run", "up"]
 
 _APPLICATION = "testbed capture"
 _ALL = "all"
+_MOST = 256
+"""Interfaces of a node: each costs 5.5 MiB, and two of the 1024 files that select(2) can watch."""
 _SIOCGIFFLAGS, _IFF_UP = 0x8913, 1
 
 
@@ -86,21 +88,27 @@ def _started(
     held: ExitStack,
 ) -> tuple[list[Source], list[AgentError]]:
     """A ready tcpdump for every interface; all are started before any is waited for."""
+    found: dict[str, tuple[str, str | None]] = {}
     sources: list[Source] = []
     problems: list[AgentError] = []
     for wanted in interfaces:
         try:
-            for name, device in _devices(wanted, spaces):
-                if name in (source.name for source in sources):
-                    continue
-                space = spaces[wanted["pod"]]
-                tcpdump = Tcpdump(
-                    device, expression, netns=space, snaplen=snaplen, nanoseconds=True
-                )
-                held.callback(tcpdump.close)
-                sources.append(Source(len(sources), name, tcpdump, space))
+            devices = _devices(wanted, spaces)
         except AgentError as error:
             problems.append(error)
+        else:
+            found |= {name: (device, spaces[wanted["pod"]]) for name, device in devices}
+    if len(found) > _MOST:
+        why = f"{len(found)} of them, and at most {_MOST} of a node can be: each has a tcpdump"
+        return [], [AgentError("cannot capture on so many interfaces", interfaces[0]["name"], why)]
+    for name, (device, space) in found.items():
+        try:
+            tcpdump = Tcpdump(device, expression, netns=space, snaplen=snaplen, nanoseconds=True)
+        except AgentError as error:
+            problems.append(error)
+        else:
+            held.callback(tcpdump.close)
+            sources.append(Source(len(sources), name, tcpdump, space))
     deadline = time.monotonic() + READY_SECONDS
     for source in sources:
         try:

@@ -208,6 +208,18 @@ def test_every_device_that_is_up(
     assert (problems, blocks[0]) == ([], pcapng.Interface("node1/eth0", 1, 10**9))
 
 
+def test_more_interfaces_than_can_be_captured(
+    pcaps: Path, pipes: tuple[int, int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Said at once, and nothing is begun."""
+    monkeypatch.setattr(captures, "up", lambda _: [f"veth{number}" for number in range(257)])
+    (problem,) = captures.run(wanted("all"), {}, pipes[0], pipes[3])
+    assert str(problem) == (
+        "node1/all: cannot capture on so many interfaces: 257 of them, and at most 256 of a node "
+        "can be: each has a tcpdump"
+    )
+
+
 def test_the_verb(
     pcaps: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
