@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import collections
-import os
+import json
 import re
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from testbed import existing
 from testbed.agent import pcapng
-from testbed.node import inventory
 from testbed.packets import capturefile
-from testbed.verify.capture import Source, capturing, sources
-from testbed.verify.observed import Observed
+from testbed.verify.capture import capturing
+from tests.live.capturing import (
+    ANSWERER,
+    MARK,
+    PINGER,
+    begun,
+    interrupted,
+    nothing_runs,
+    ping,
+    running,
+    wanted,
+)
 from tests.live.conftest import SLOWNESS, Cli, Running
 
-MARK = "7e57bed1"
-PINGER, ANSWERER = "netexec-node1-1", "netexec-node2-1"
 WAY = ["netexec-node1-1", "node1:cni0", "node1:flannel.1", "node1", "node2", "netexec-node2-1"]
 """Interfaces on the way of a ping, in its order."""
 NAMES = [
@@ -36,60 +39,6 @@ NAMES = [
     "default/netexec-node2-1/eth0",
 ]
 FILTER = "icmp or udp port 8472"
-OURS = r"tcpdump .*-w -( |$)"
-"""The flight recorder's writes to files."""
-
-
-def ping(live: Running, *flags: str) -> None:
-    """Marked pings between pods of two nodes, all answered."""
-    words = ["ping", "-n", "-q", "-p", MARK, *flags, live.ip(ANSWERER)]
-    assert " 0% packet loss" in live.host(PINGER).check_output(" ".join(words))
-
-
-def running(live: Running) -> dict[str, str]:
-    """Node → its processes of captures."""
-    listings = inventory.containers(live.client, live.name)
-    found = {node: live.host(node).run(f"pgrep -a -f '{OURS}'").stdout for node in listings}
-    return {node: lines for node, lines in found.items() if lines}
-
-
-def nothing_runs(live: Running) -> bool:
-    """Whether no capture is left, soon."""
-    deadline = time.monotonic() + 5 * SLOWNESS
-    while left := running(live):
-        if time.monotonic() >= deadline:
-            raise AssertionError(f"left running: {left}")
-        time.sleep(0.05)
-    return True
-
-
-@contextmanager
-def begun(cli: Cli, live: Running, *words: str) -> Iterator[subprocess.Popen[str]]:
-    """A ``testbed capture`` that has said that it captures."""
-    process = cli.start("capture", "--name", live.name, *words)
-    assert process.stderr is not None
-    try:
-        said = process.stderr.readline()
-        assert said.startswith("capturing on "), said + process.stderr.read()
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def interrupted(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    """Press Ctrl-C; exit code, output and messages."""
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=20 * SLOWNESS)
-    return process.returncode, out, err
-
-
-def wanted(live: Running, *words: str) -> tuple[Source, ...]:
-    """The interfaces that these words mean."""
-    listings = inventory.containers(live.client, live.name)
-    addresses = {node: inventory.address(listing) for node, listing in listings.items()}
-    cluster = existing.cluster_of(live.client, live.name, listings)
-    return sources(cluster, Observed.of(addresses, {}), words)
 
 
 def tshark(path: Path, *fields: str) -> list[list[str]]:
@@ -167,15 +116,6 @@ def test_every_interface_that_is_up(live: Running, cli: Cli, tmp_path: Path) -> 
     }
 
 
-def test_killed(live: Running, cli: Cli) -> None:
-    """Nothing stays in the nodes when the command has no chance to end anything."""
-    with begun(cli, live, "node1:all", "node2:all", PINGER) as process:
-        assert set(running(live)) == {"node1", "node2"}
-        process.kill()
-        process.wait()
-        assert nothing_runs(live)
-
-
 def test_a_pipe_is_fed_live(live: Running, cli: Cli) -> None:
     """tshark prints a packet while the capture goes on."""
     with begun(cli, live, "node1:flannel.1", PINGER, "--filter", "icmp", "-w", "-") as process:
@@ -196,70 +136,23 @@ def test_a_pipe_is_fed_live(live: Running, cli: Cli) -> None:
     assert names == [*there, *back, there[0]]
 
 
-def test_a_signal_while_a_pipe_is_full(live: Running, cli: Cli) -> None:
-    """Nothing is cut out of the file, also where Python does not buffer its output."""
-    unbuffered = Cli({**cli.environment, "PYTHONUNBUFFERED": "1"})
-    with begun(unbuffered, live, "node1:flannel.1", "--filter", "icmp", "-w", "-") as process:
-        ping(live, "-f -c 500 -s 1000")
-        process.send_signal(signal.SIGINT)
-        time.sleep(0.5)
-        assert process.stdout is not None
-        with open(process.stdout.fileno(), "rb", closefd=False) as unread:
-            written = unread.read()
-        assert process.wait(20 * SLOWNESS) == 0
-    assert len(capturefile.read(written)) == 1000
-
-
-def test_the_reader_of_a_pipe_goes_away(live: Running, cli: Cli) -> None:
-    """As with ``| head -c 100``: the capture ends, and leaves nothing."""
-    with begun(cli, live, "node1:flannel.1", "--filter", "icmp", "-w", "-") as process:
-        assert process.stdout is not None
-        process.stdout.close()
-        ping(live, "-c 2 -i 0.2")
-        assert process.wait(20 * SLOWNESS) == 1
-    assert nothing_runs(live)
-
-
-def test_output_that_takes_no_more(live: Running, cli: Cli, tmp_path: Path) -> None:
-    """A full disk, a pipe that nobody reads, no standard output: said, and nothing is left."""
-    words = ["capture", "--name", live.name, "node1", "--duration", "0.2"]
-    done = cli(*words, "-w", "/dev/full")
-    assert done.returncode == 1
-    assert done.stderr.endswith("error: -w /dev/full: No space left on device\n")
-    for closed, code, said in (
-        ("-w - >/dev/full", 1, "error: standard output: No space left on device\n"),
-        (">&-", 0, " dropped by the kernel\n"),
-        ("-w - >&-", 0, " dropped by the kernel\n"),
-    ):
-        line = f"{sys.executable} -m testbed.cli.main {' '.join(words)} {closed}"
-        ended = subprocess.run(
-            ["sh", "-c", line], env=cli.environment, capture_output=True, text=True, timeout=60
-        )
-        assert (ended.returncode, ended.stderr[-len(said) :]) == (code, said)
-    path = tmp_path / "pipe"
-    os.mkfifo(path)
-    process = cli.start(*words, "-w", str(path))
-    deadline = time.monotonic() + 10 * SLOWNESS
-    while not running(live) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(0.5 * SLOWNESS)
-    code, _, err = interrupted(process)
-    assert (code, "capturing on" in err) == (130, False), err
-    assert nothing_runs(live)
-
-
-def test_wireshark_is_closed(live: Running, cli: Cli, tmp_path: Path) -> None:
-    """The capture ends at once, also when no packets come; that Wireshark failed is said."""
-    command = tmp_path / "wireshark"
-    for code, said in ((0, "0 packets captured"), (7, "error: Wireshark ended with exit code 7")):
-        command.write_text(f"#!/bin/sh\nsleep 1\nexit {code}\n")
-        command.chmod(0o755)
-        path = f"{tmp_path}:{cli.environment['PATH']}"
-        done = Cli({**cli.environment, "PATH": path})(
-            *("capture", "--name", live.name, "--wireshark", "--filter", "tcp port 1"), seconds=30
-        )
-        assert (done.returncode, said in done.stderr) == (min(code, 1), True), done.stderr
-    assert nothing_runs(live)
+def test_json_has_an_object_for_every_packet(live: Running, cli: Cli) -> None:
+    """As soon as it comes, with what is carried inside of what carries it."""
+    words = ["node1", "--filter", "udp port 8472", "--count", "2", "-o", "json"]
+    with begun(cli, live, *words) as process:
+        ping(live, "-c 1")
+        out, err = process.communicate(timeout=20 * SLOWNESS)
+    assert process.returncode == 0, err
+    request, reply = map(json.loads, out.splitlines())
+    assert (request["interface"], list(request)) == (
+        "node1/eth0",
+        ["time_ns", "interface", "packet"],
+    )
+    assert request["time_ns"] < reply["time_ns"]
+    outer, inner = request["packet"], request["packet"]["inner"]
+    assert (outer["vni"], outer["destination_port"], inner["icmp_type"]) == (1, 8472, 8)
+    assert (inner["source"], inner["destination"]) == (live.ip(PINGER), live.ip(ANSWERER))
+    assert reply["packet"]["inner"]["source"] == live.ip(ANSWERER)
 
 
 def test_wireshark(live: Running, cli: Cli, tmp_path: Path) -> None:
@@ -337,24 +230,6 @@ def test_two_captures_at_once(live: Running) -> None:
         one.stop()
         other.stop()
     assert (len(one.records), len(other.records)) == (2, 0)
-
-
-def test_a_node_that_stops_meanwhile(make: Callable[..., Running], cli: Cli) -> None:
-    """What came before is there, and that it may not be all is an error."""
-    live = make("flannel", nodes=2, pods_per_node=1)
-    words = ["node1", "node2:flannel.1", "--filter", FILTER]
-    with begun(cli, live, *words) as process:
-        ping(live, "-c 1")
-        assert process.stdout is not None
-        places = sorted(process.stdout.readline().split()[1] for _ in range(4))
-        assert places == ["node1/eth0"] * 2 + ["node2/flannel.1"] * 2
-        live.client.api.stop(live.container("node2"), timeout=5)
-        code, _, err = interrupted(process)
-    assert code == 1
-    assert f"error: `testbed-agent capture` on {live.name}-node2 did not end well" in err
-    live.client.api.kill(live.container("node1"))
-    done = cli("capture", "--name", live.name, "node1")
-    assert (done.returncode, done.stderr) == (2, "error: node1: node1 does not run\n")
 
 
 def test_ready_in_time(live: Running) -> None:

@@ -6,16 +6,17 @@ import argparse
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import IO, TYPE_CHECKING
 
-from testbed.cli import options
+from testbed.cli import lines, options
 from testbed.errors import MissingCapabilityError, TestbedError, UsageError
 
 if TYPE_CHECKING:
+    from testbed.agent.pcapng import Record
     from testbed.cli.console import Console
     from testbed.topology.model import Cluster
     from testbed.verify.recording import Recording
@@ -26,7 +27,8 @@ testbed capture
 testbed capture node1:flannel.1 netexec-node1-1 --filter icmp
 testbed capture node1:all node2:all -w all.pcapng --duration 10
 testbed capture --wireshark
-testbed capture node2 --filter icmp --count 10"""
+testbed capture node2 --filter icmp --count 10
+testbed capture node1 node2 -o json"""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _MOST, _LONGEST = 10**8 - 1, (1 << 18) - 1
@@ -46,6 +48,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     where = parser.add_mutually_exclusive_group()
     where.add_argument("-w", "--write", metavar="FILE", help="write pcapng to a file; `-`: stdout")
     where.add_argument("--wireshark", action="store_true", help="show packets live in Wireshark")
+    where.add_argument(
+        "-o",
+        "--output",
+        choices=("text", "json"),
+        default="text",
+        help="json: an object for every packet, one a line, with stable keys (default: text)",
+    )
     # Values are read by _problems, which names all wrong ones at once.
     parser.add_argument("--count", metavar="N", help="end after so many packets")
     parser.add_argument("--duration", metavar="SECONDS", help="end after so many seconds")
@@ -179,7 +188,8 @@ def _deliver(
     elif args.write:
         _write(recording, output, count)
     else:
-        _print(recording, output, count, cluster)
+        shown = lines.text if args.output == "text" else lines.json
+        _print(recording, output, count, shown(recording, cluster))
 
 
 def _write(recording: Recording, file: IO[bytes], count: int | None) -> None:
@@ -195,34 +205,12 @@ def _put(file: IO[bytes], data: bytes) -> None:
     file.flush()
 
 
-def _print(recording: Recording, file: IO[bytes], count: int | None, cluster: Cluster) -> None:
-    """One line per packet: when, where, and what."""
-    import time
-
-    from testbed.packets import text
-    from testbed.packets.decoder import decode
-
-    ports = _vxlan_ports(cluster)
-    width = max(len(each.name) for each in recording.interfaces)
+def _print(
+    recording: Recording, file: IO[bytes], count: int | None, shown: Callable[[Record], str]
+) -> None:
+    """One line per packet."""
     for batch in recording.batches(count):
-        lines = []
-        for record in batch:
-            seen = recording.interfaces[record.index]
-            packet = decode(record.data, seen.link_type, ports=ports, length=record.length)
-            seconds, fraction = divmod(record.time_ns, 10**9)
-            clock = time.strftime("%H:%M:%S", time.localtime(seconds))
-            line = text.line(packet)
-            lines.append(f"{clock}.{fraction // 1000:06}  {seen.name:{width}}  {line}\n")
-        _put(file, "".join(lines).encode())
-
-
-def _vxlan_ports(cluster: Cluster) -> frozenset[int]:
-    """UDP ports that carry VXLAN: the usual ones, and the topology's own."""
-    from testbed.packets.decoder import VXLAN_PORTS
-    from testbed.verify import oracle
-
-    ways = oracle.encapsulations(cluster)
-    return VXLAN_PORTS | {way.port for way in ways if isinstance(way, oracle.Vxlan)}
+        _put(file, "".join(f"{shown(each)}\n" for each in batch).encode())
 
 
 def _wireshark() -> str:
@@ -250,7 +238,7 @@ def _show(recording: Recording, count: int | None, cluster: Cluster) -> None:
     """
     import subprocess
 
-    ports = sorted(_vxlan_ports(cluster))
+    ports = sorted(lines.vxlan_ports(cluster))
     decoded = [word for port in ports for word in ("-d", f"udp.port=={port},vxlan")]
     process = subprocess.Popen(
         [_wireshark(), "-k", "-i", "-", *decoded],

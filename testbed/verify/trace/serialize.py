@@ -5,42 +5,16 @@ Addresses are strings, times are nanoseconds, and a packet holds what it carries
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from testbed.packets.packet import Packet
+from testbed.packets import serialize as packets
 from testbed.verify.oracle import Encapsulation, Ipip, Vxlan, Wireguard
 from testbed.verify.trace.model import Event, ExpectedHop, Hop, Leg, Service, Trace
 
 __all__ = ["to_json"]
 
 _NAMES = {Vxlan: "vxlan", Ipip: "ipip", Wireguard: "wireguard"}
-_TEXT = ("source", "destination")
-_FIELDS = (
-    "source_mac",
-    "destination_mac",
-    "vlans",
-    "ethertype",
-    "source",
-    "destination",
-    "tos",
-    "identification",
-    "ttl",
-    "dont_fragment",
-    "more_fragments",
-    "fragment_offset",
-    "protocol",
-    "source_port",
-    "destination_port",
-    "icmp_type",
-    "icmp_code",
-    "icmp_identity",
-    "icmp_sequence",
-    "icmp_mtu",
-    "vni",
-    "length",
-)
 
 
 def to_json(trace: Trace) -> dict[str, Any]:
@@ -148,19 +122,5 @@ def _event(event: Event) -> dict[str, Any]:
         "interface": event.interface,
         "direction": event.direction,
         "time_ns": event.packet.time_ns,
-        "packet": _packet(event.packet),
+        "packet": packets.to_json(event.packet),
     }
-
-
-def _packet(packet: Packet | None) -> dict[str, Any] | None:
-    """Every field but the payload, of which only the length is told."""
-    if packet is None:
-        return None
-    fields: Mapping[str, Any] = packet._asdict()
-    value = {name: fields[name] for name in _FIELDS}
-    value["vlans"] = list(packet.vlans)
-    value["payload_length"] = len(packet.payload)
-    value["tcp"] = packet.tcp._asdict() if packet.tcp else None
-    value["quoted"] = _packet(packet.quoted)
-    value["inner"] = _packet(packet.inner)
-    return value | {name: None if value[name] is None else str(value[name]) for name in _TEXT}

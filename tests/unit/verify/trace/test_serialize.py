@@ -61,7 +61,7 @@ def test_carriers_hold_what_they_carry() -> None:
 def test_every_field_of_a_packet_is_told() -> None:
     """But the payload itself, and what the hop says already."""
     value = to_json(traces.answered())["request"]["observed"][0]["packet"]
-    elsewhere = {"payload", "time_ns", "interface", "direction", "arp"}
+    elsewhere = {"payload", "time_ns", "interface", "direction"}
     assert set(Packet._fields) - set(value) == elsewhere
 
 
