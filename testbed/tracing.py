@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from ipaddress import IPv4Network
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from ipaddress import IPv4Network, IPv6Address
 from typing import TYPE_CHECKING, Any
 
 from testbed import existing
@@ -71,7 +72,11 @@ def trace(
         )
     else:
         found = None
-        start, end = _endpoints(cluster, observed, source, target)
+        try:
+            start, end = _endpoints(cluster, observed, source, target)
+        except UsageError as error:
+            cluster = with_services(client, cluster, listings)
+            raise UsageError("\n".join([str(error), *_hints(cluster, target)])) from None
     if found is not None:
         protocol, port = found.protocol, found.port
     protocol, port = _probe(protocol, port)
@@ -88,6 +93,16 @@ def trace(
         dont_fragment=dont_fragment,
         service=found,
     )
+
+
+def _hints(cluster: Cluster, target: str) -> Iterator[str]:
+    """What may have been meant by a target that there is not."""
+    key = target if "/" in target else f"default/{target}"
+    if any(each.key == key for each in cluster.services):
+        yield f"There is a Service of that name: write svc/{target}."
+    with suppress(ValueError):
+        IPv6Address(target)
+        yield "Only IPv4 can be traced."
 
 
 def _may_be_served(cluster: Cluster, target: str, protocol: str | None) -> bool:

@@ -95,6 +95,21 @@ def test_both_unknown_ends_are_named_at_once(asked: dict[str, Any]) -> None:
     assert not asked
 
 
+def test_what_may_have_been_meant(asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Service without ``svc/``, and addresses that cannot be traced."""
+    web = Service("default", "web", (ServicePort(80, "TCP", "", 8080),))
+    monkeypatch.setattr(tracing, "with_services", lambda *_: replace(CLUSTER, services=(web,)))
+    for target, hint in (
+        ("web", "There is a Service of that name: write svc/web."),
+        ("default/web", "There is a Service of that name: write svc/default/web."),
+        ("fd00::1", "Only IPv4 can be traced."),
+    ):
+        with pytest.raises(UsageError) as caught:
+            tracing.trace(CLIENT, "t", "a", target)
+        assert str(caught.value).splitlines()[-1] == hint
+    assert not asked
+
+
 def test_a_service_is_resolved_by_the_pods_that_run(
     asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,7 +27,7 @@ testbed capture
 testbed capture node1:flannel.1 netexec-node1-1 --filter icmp
 testbed capture node1:all node2:all -w all.pcapng --duration 10
 testbed capture --wireshark
-testbed capture node2 --filter icmp --count 10
+testbed capture node2 --filter 'icmp or udp port 8472' --count 10
 testbed capture node1 node2 -o json"""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -44,7 +44,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="a node, router, client or [NAMESPACE/]POD, and its interface (default: eth0) or "
         "`all` (default: the uplinks of all nodes)",
     )
-    parser.add_argument("--filter", metavar="BPF", default="", help="tcpdump's filter expression")
+    parser.add_argument(
+        "--filter",
+        metavar="BPF",
+        default="",
+        help="tcpdump's filter expression; it looks at outer headers, so `icmp or udp port 8472` "
+        "to have what flannel's VXLAN carries, too",
+    )
     where = parser.add_mutually_exclusive_group()
     where.add_argument("-w", "--write", metavar="FILE", help="write pcapng to a file; `-`: stdout")
     where.add_argument("--wireshark", action="store_true", help="show packets live in Wireshark")

@@ -62,11 +62,14 @@ def _heading(trace: Trace, width: float) -> Iterator[str]:
 def _boxes(trace: Trace, layout: Layout, bottom: float) -> Iterator[str]:
     """Nodes with the pods inside them, as wide as their interfaces and as high as the lanes."""
     ips = {end.place: end.ip for end in (trace.source, trace.target)}
+    named: set[str] = set()
     for node in layout.nodes:
         wide = node.right - node.left
         yield shapes.box(node.left, _TOP, wide, bottom - _TOP, "f-node s-edge", radius=12)
         middle = (node.left + node.right) / 2
-        text = f"{node.name} {ips.get(node.name, '')}".strip()
+        about = "again" if node.name in named else ips.get(node.name, "")
+        named.add(node.name)
+        text = f"{node.name} {about}".strip()
         size = 16 if len(text) * 16 * 0.62 < wide else 13
         fitting = shapes.cut(text, wide, size, 0.62)
         yield shapes.words(middle, _TOP + 23, fitting, size, "bold f-text", "middle")
@@ -76,7 +79,10 @@ def _boxes(trace: Trace, layout: Layout, bottom: float) -> Iterator[str]:
         middle = (pod.left + pod.right) / 2
         namespace, _, name = pod.name.partition("/")
         for row, (text, size, style) in enumerate(
-            ((f"pod in {namespace}", 11, "f-dim"), (name, 13, "bold f-text"))
+            (
+                (f"pod in {namespace}", 11, "f-dim"),
+                (name, 13 if len(name) * 13 * 0.68 < wide else 11, "bold f-text"),
+            )
         ):
             fitting = shapes.cut(text, wide - 8, size, 0.6)
             yield shapes.words(middle, top + 17 + row * 17, fitting, size, style, "middle")
@@ -84,11 +90,13 @@ def _boxes(trace: Trace, layout: Layout, bottom: float) -> Iterator[str]:
 
 
 def _ports(layout: Layout) -> Iterator[str]:
-    """Interfaces, and what links them."""
+    """Interfaces, and what links those between which the packet goes or should."""
     y = _PORTS + _PORT_HEIGHT / 2
     for column, (here, following) in enumerate(
         zip(layout.stations, layout.stations[1:], strict=False)
     ):
+        if column not in layout.links:
+            continue
         x1 = layout.centers[column] + _PORT_WIDTH / 2
         x2 = layout.centers[column + 1] - _PORT_WIDTH / 2
         wire = here.node != following.node

@@ -5,9 +5,9 @@ Both legs share the columns. The request goes through them from left to right, a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import NamedTuple
 
 from testbed.verify.trace.model import IN, OUT, Event, ExpectedHop, Leg
@@ -50,6 +50,8 @@ class Layout:
     nodes: tuple[Span, ...]
     pods: tuple[Span, ...]
     """Of namespaces within a node."""
+    links: frozenset[int]
+    """Columns from which a packet goes, or should, to the next one or comes from it."""
     width: float
 
     def column(self, hop: ExpectedHop | Event, leg: str) -> int:
@@ -63,13 +65,30 @@ def arrange(request: Leg, reply: Leg) -> Layout:
     """Columns for everything that was seen or expected."""
     stations: list[Station] = []
     places = {hop.place for leg in (request, reply) for hop in leg.expected}
-    for expected in (True, False):
-        for leg, reverse in ((request, False), (reply, True)):
-            seen = [hop.event for hop in leg.observed]
-            hops: Sequence[ExpectedHop | Event] = leg.expected if expected else seen
-            way = [_station(hop, reverse=reverse) for hop in hops]
-            _merge(stations, way[::-1] if reverse else way, () if expected else places)
-    return _placed(stations)
+    expected = [_way(request.expected), _way(reply.expected, reverse=True)]
+    observed = [
+        _way([hop.event for hop in request.observed]),
+        _way([hop.event for hop in reply.observed], reverse=True),
+    ]
+    for way in expected:
+        _merge(stations, way, None)
+    for way in observed:
+        _merge(stations, way, places)
+    return _placed(stations, frozenset(_links(stations, [*expected, *observed])))
+
+
+def _way(hops: Sequence[ExpectedHop | Event], *, reverse: bool = False) -> list[Station]:
+    """From source to target."""
+    way = [_station(hop, reverse=reverse) for hop in hops]
+    return way[::-1] if reverse else way
+
+
+def _links(stations: Sequence[Station], ways: Iterable[Sequence[Station]]) -> Iterator[int]:
+    for way in ways:
+        for ends in pairwise(_find(stations, each) for each in way):
+            here, following = sorted(each for each in ends if each is not None)
+            if following == here + 1:
+                yield here
 
 
 def _station(hop: ExpectedHop | Event, *, reverse: bool) -> Station:
@@ -89,20 +108,28 @@ def _find(stations: Sequence[Station], wanted: Station) -> int | None:
     return next(same, None)
 
 
-def _merge(stations: list[Station], way: Iterable[Station], shared: Collection[str]) -> None:
+def _merge(stations: list[Station], way: Iterable[Station], shared: Collection[str] | None) -> None:
     """Add what is new, behind what comes before it on its way, within its own place if it can.
 
     In places that are ``shared``, an interface has one column, whichever way it is crossed.
     Elsewhere it has two if need be, as a node that sends a packet back where it came from, or lo.
+    ``None``: it is an expected path. A node to which that comes back from another one, as to a
+    router between a client, the node that it asks and the endpoint, is there twice. What was
+    observed tells no such thing: copies of a packet may be in several nodes at once.
     """
     behind = -1
     for wanted in way:
         found = _find(stations, wanted)
         if wanted not in stations and found is not None and found <= behind:
-            found = found if wanted.place in shared else None
+            found = found if wanted.place in (shared or ()) else None
         if found is None:
             if behind < 0 or stations[behind].place != wanted.place:
-                own = [at for at, each in enumerate(stations) if each.place == wanted.place]
+                left = shared is None and behind >= 0 and stations[behind].node != wanted.node
+                own = [
+                    at
+                    for at, each in enumerate(stations)
+                    if each.place == wanted.place and not (left and at < behind)
+                ]
                 behind = own[-1] if own else behind
             found = _boundary(stations, behind + 1, wanted.node)
             stations.insert(found, wanted)
@@ -120,7 +147,7 @@ def _boundary(stations: Sequence[Station], at: int, node: str) -> int:
     return min(whole, key=lambda index: abs(index - at))
 
 
-def _placed(stations: Sequence[Station]) -> Layout:
+def _placed(stations: Sequence[Station], links: frozenset[int]) -> Layout:
     centers: list[float] = []
     nodes: list[Span] = []
     pods: list[Span] = []
@@ -142,4 +169,4 @@ def _placed(stations: Sequence[Station]) -> Layout:
         nodes.append(Span(node, left, x))
         x += _WIRE
     width = (x - _WIRE if stations else x) + MARGIN
-    return Layout(tuple(stations), tuple(centers), tuple(nodes), tuple(pods), width)
+    return Layout(tuple(stations), tuple(centers), tuple(nodes), tuple(pods), links, width)

@@ -288,4 +288,7 @@ def verdict(trace: Trace) -> str:
         return "refused with a TCP reset" if refused else "not answered, though a reply arrived"
     if not legs[name].observed:
         return "not answered: the request arrived, and no reply was sent"
-    return f"not answered: the {name} was last seen at {hop_name(legs[name].observed[-1])}"
+    # A copy that a bridge hands to its own device is no step on the way, as in the diagnosis.
+    hops = [hop for hop in legs[name].observed if hop.expected or "bridged" not in hop.happened]
+    last = (hops or legs[name].observed)[-1]
+    return f"not answered: the {name} was last seen at {hop_name(last)}"

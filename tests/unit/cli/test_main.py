@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -71,7 +72,7 @@ def test_every_file_is_a_verb() -> None:
 def test_examples_parse(verb: str) -> None:
     """What ``--help`` shows is accepted by the parser."""
     for line in import_module(f"testbed.cli.verbs.{verb}").EXAMPLE.splitlines():
-        words = line.rpartition("| ")[2].split()
+        words = shlex.split(line.rpartition("| ")[2])
         assert words[0] == "testbed"
         parser().parse_args(words[1:])
 

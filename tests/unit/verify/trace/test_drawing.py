@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from testbed.verify.trace import drawing
-from testbed.verify.trace.model import Trace
+from testbed.verify.trace.model import IN, OUT, ExpectedHop, Trace
 from tests.unit.verify.trace import traces
 
 ALL: dict[str, Callable[[], Trace]] = {name: getattr(traces, name) for name in traces.__all__}
@@ -189,3 +189,26 @@ def test_a_service_is_drawn_with_its_conntrack_entry() -> None:
     assert "svc/default/web" in drawn
     assert "netexec-node1-2" in drawn
     assert "conntrack on node1: udp 17 29 src=10.244.0.2 dst=10.96.0.10" in drawn
+
+
+def test_a_second_visit_says_so() -> None:
+    """A router that the packet crosses again has a box at both places, with the wires to them."""
+    way = ("client", OUT), ("tor", IN), ("node3", IN), ("node3", OUT), ("tor", OUT), ("node2", IN)
+    hops = tuple(ExpectedHop(node, node, "eth0", turn, None, "routed") for node, turn in way)
+    request = replace(traces.answered().request, expected=hops, observed=())
+    nothing = replace(request, expected=())
+    root = drawn(replace(traces.answered(), request=request, reply=nothing))
+    written = [each for each in texts(root) if each in ("tor", "tor again", "wire")]
+    assert sorted(written) == ["tor", "tor again", *["wire"] * 4]
+
+
+def test_the_name_of_a_deployment_s_pod_fits_its_box() -> None:
+    """In smaller letters, as it is longer than others."""
+    found = traces.answered()
+    long = "default/web-79dd459c97-2mhkk"
+    hops = tuple(replace(hop, place=long) for hop in found.request.expected[:1])
+    request = replace(found.request, expected=hops, observed=())
+    root = drawn(replace(found, request=request, reply=replace(request, expected=())))
+    name = next(each for each in root.iter(f"{SVG}text") if each.text == long[8:])
+    left, _, right, _ = boxes(root, "pod")[0]
+    assert len(long[8:]) * 0.68 * float(name.get("font-size", 0)) < right - left

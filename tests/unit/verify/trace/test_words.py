@@ -9,7 +9,7 @@ import pytest
 
 from testbed.packets.packet import UDP, Packet
 from testbed.verify.trace import words
-from testbed.verify.trace.model import Endpoint, Leg, Probe, Trace
+from testbed.verify.trace.model import Endpoint, Event, Hop, Leg, Probe, Trace
 from tests.unit.verify.trace import traces
 
 
@@ -68,6 +68,16 @@ def test_endpoints() -> None:
 def test_verdicts(trace: Trace, told: str) -> None:
     """The outcome in a few words."""
     assert words.verdict(trace) == told
+
+
+def test_a_copy_for_the_bridge_itself_is_not_the_last_sight() -> None:
+    """As the diagnosis has it: a bridge hands its own device what it does not know."""
+    trace = traces.dropped()
+    last = trace.request.observed[-1]
+    copy = Event("node2", "node2", "cni0", "in", last.event.packet)
+    hops = *trace.request.observed, Hop(7, copy, ("bridged",), last.since_ns, expected=False)
+    trace = replace(trace, request=replace(trace.request, observed=hops))
+    assert words.verdict(trace) == "not answered: the request was last seen at node2/eth0 in"
 
 
 def test_wireguard_is_a_carrier_that_hides_its_packet() -> None:
