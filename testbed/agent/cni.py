@@ -30,6 +30,8 @@ STDERR_KEPT = 2000
 BUSY_RETRIES = 5
 BUSY_DELAY = 1.0
 """Seconds between attempts to execute a plugin that is being written (pkg/invoke/raw_exec.go)."""
+_SHAPER = "bwp"
+"""What names of ``bandwidth``'s ifb devices begin with (plugins/meta/bandwidth/main.go)."""
 
 
 class CniRuntime:
@@ -191,11 +193,12 @@ def host_interface(result: dict[str, Any]) -> str:
     """The name of the node's end of the pod's link.
 
     That is the last interface of the result that is in no sandbox: ``bridge`` lists the bridge
-    before the veth, ``ptp`` and ``calico`` list the veth alone.
+    before the veth, ``ptp`` and ``calico`` list the veth alone. Behind them ``bandwidth`` lists the
+    device that shapes what the pod sends.
     """
     names = [
         interface["name"]
         for interface in result.get("interfaces") or []
-        if not interface.get("sandbox")
+        if not interface.get("sandbox") and not interface["name"].startswith(_SHAPER)
     ]
     return str(names[-1]) if names else ""

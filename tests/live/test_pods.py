@@ -8,6 +8,7 @@ import pytest
 
 from testbed.verify.report import Finding
 from tests.live.conftest import Running
+from tests.live.walks import trace
 
 SHARED = ("net", "ipc", "uts")
 OWN = ("pid", "mnt")
@@ -230,3 +231,11 @@ def test_bandwidth_is_shaped_by_tbf(live: Running) -> None:
     assert re.search(r"qdisc tbf 1: dev veth\w+ root .*rate 10Mbit", shown)
     assert re.search(r"qdisc tbf 1: dev bwp\w+ root .*rate 5Mbit", shown)
     assert re.search(r"qdisc ingress ffff: dev veth\w+", shown)
+
+
+def test_a_shaped_pod_s_link_is_its_veth(live: Running) -> None:
+    """Not the ifb that `bandwidth` lists behind it, by which its packets only pass."""
+    assert live.pods["slow"].veth.device.startswith("veth")
+    for source, target in (("slow", "node2"), ("netexec-node1-1", "slow"), ("fast", "slow")):
+        found = trace(live, source, target)
+        assert found.ok, found.diagnosis

@@ -243,8 +243,9 @@ def test_addresses_of_every_result_version() -> None:
 
 
 def test_the_nodes_end_of_the_link() -> None:
-    """The last interface outside the sandbox: the veth, not the bridge."""
+    """The last interface outside the sandbox: the veth, not the bridge, nor what shapes egress."""
     names = [{"name": "cni0"}, {"name": "veth1"}, {"name": "eth0", "sandbox": "/netns"}]
     assert host_interface({"interfaces": names}) == "veth1"
     assert host_interface({"interfaces": names[1:]}) == "veth1"
+    assert host_interface({"interfaces": [*names, {"name": "bwp218a36ac0ea6"}]}) == "veth1"
     assert host_interface({}) == ""
