@@ -111,7 +111,7 @@ class Init:
         began = time.monotonic()
         try:
             previous = desired.kept(APPLIED)
-            if self._processes(wanted):  # BIRD waits a second before it dials: let it begin now
+            if self._processes(wanted):  # BIRD waits a second before it dials: let it begin early
                 begin(wanted.spec, previous)
                 self.loop.post(lambda: self._begin_processes(wanted))
             changes = reconcile(wanted.spec, previous, booting=True)

@@ -60,14 +60,15 @@ def reconcile(
 
 
 def begin(spec: Mapping[str, Any], previous: Mapping[str, Any] | None = None) -> None:
-    """What :func:`reconcile` does first, for processes that should not wait for the rest.
+    """What :func:`reconcile` does first, for processes that should not wait for the rest: links.
 
-    A device of the kernel's that has a tunnel's name is renamed now: BIRD does not follow that.
+    BIRD gives up a route whose tunnel is not there yet, and never tries it again; a neighbour that
+    booted earlier may tell of one as soon as BIRD listens.
     """
     previous = previous or {}
     write_files(spec["files"], previous.get("files", ()))
-    if any(Path("/sys/class/net", tunnel["name"]).exists() for tunnel in spec.get("tunnels", [])):
-        _tunnels(spec, previous)
+    _tunnels(spec, previous)
+    _ensure([item for item in spec["objects"] if item["kind"] in _PHASES[0]])
 
 
 def _tunnels(spec: Mapping[str, Any], previous: Mapping[str, Any]) -> list[str]:

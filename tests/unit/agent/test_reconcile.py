@@ -113,3 +113,24 @@ def test_a_route_of_somebody_else_in_the_place_of_ours_stays(
         ["ip route delete 10.65.1.0/26"] if ours else []
     )
     assert fed[0] == b"route show\n"
+
+
+def test_links_are_there_before_processes_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """BIRD gives up routes by a tunnel that is not there yet; addresses and the rest may wait."""
+    fed: list[str] = []
+
+    def run(argv: list[str], stdin: bytes = b"") -> bytes:
+        fed.append(stdin.decode())
+        return b"[]" if "-json" in argv else b""
+
+    monkeypatch.setattr(module, "run", run)
+    link = {"kind": "link", "key": {"ifname": "tunl0"}, "want": {}, "fixed": {}}
+    address = {**link, "kind": "address", "create": ["address replace 10.65.0.1/32 dev tunl0"]}
+    wanted = spec((tmp_path / "bird.cfg", "router id 1.1.1.1;", 0o644))
+    wanted["objects"] = [{**link, "create": ["link set tunl0 up"]}, address]
+    module.begin(wanted)
+    assert (tmp_path / "bird.cfg").exists()
+    assert "link set tunl0 up\n" in fed
+    assert not any("address" in lines for lines in fed)
