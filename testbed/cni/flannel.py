@@ -52,6 +52,8 @@ _SPELLING = {
     "wireguard": {"port": "ListenPort", "mtu": "MTU", "keepalive": "PersistentKeepaliveInterval"},
 }
 """The options' names in flannel's own configuration."""
+_IPV6_MTU = 1280
+"""A device with a smaller MTU has no IPv6, and none of its settings."""
 _CONFLIST = {
     "name": "cbr0",
     "cniVersion": "0.3.1",
@@ -90,7 +92,7 @@ def plan(cluster: Cluster, node: Node, underlay: Underlay, features: Features) -
         testbed=cluster.name,
         node=node.name,
         files=tuple(files),
-        sysctls=_sysctls(cluster),
+        sysctls=_sysctls(cluster, mtu),
         objects=_objects(cluster, node, underlay, mtu),
         rulesets=tuple(rulesets),
         tunnels=(Tunnel(_IPIP, underlay.device),) if by_program else (),
@@ -221,9 +223,9 @@ def _address(node: Node, underlay: Underlay) -> IPv4Address:
     return underlay.address_of(node.network, node.index)
 
 
-def _sysctls(cluster: Cluster) -> dict[str, str]:
+def _sysctls(cluster: Cluster, mtu: int) -> dict[str, str]:
     sysctls = {"net.ipv4.ip_forward": "1", "net.bridge.bridge-nf-call-iptables": "1"}
-    if cluster.backend.type == "vxlan":
+    if cluster.backend.type == "vxlan" and mtu >= _IPV6_MTU:
         sysctls[f"net.ipv6.conf.flannel/{_vni(cluster)}.accept_ra"] = "0"
     return sysctls
 

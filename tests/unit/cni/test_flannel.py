@@ -225,6 +225,12 @@ def test_vni_names_the_device_and_its_sysctl() -> None:
     assert value.sysctls["net.ipv6.conf.flannel/7.accept_ra"] == "0"
 
 
+def test_a_device_too_small_for_ipv6_has_none_of_its_settings() -> None:
+    """1280 bytes are the least that IPv6 demands of a link."""
+    for mtu, there in ((1330, True), (1329, False)):
+        assert ("net.ipv6.conf.flannel/1.accept_ra" in spec("vxlan", {"mtu": mtu}).sysctls) is there
+
+
 def test_subnet_env_is_flanneld_s() -> None:
     """The subnet is written as the future bridge's address."""
     assert file(spec(), "/run/flannel/subnet.env") == (
