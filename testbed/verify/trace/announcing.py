@@ -12,7 +12,7 @@ from testbed.verify.trace.case import Case, Finding, Scene
 from testbed.verify.trace.devices import UPLINK
 from testbed.verify.trace.dispatch import arrived, known
 from testbed.verify.trace.facts import in_words, network_of
-from testbed.verify.trace.model import LOAD_BALANCER, NODE_PORT, Service
+from testbed.verify.trace.model import LOAD_BALANCER, NODE_PORT, Endpoint, Service
 
 __all__ = ["unannounced", "untold"]
 
@@ -28,7 +28,7 @@ def unannounced(case: Case, scene: Scene) -> Iterator[Finding]:
         return
     if not service.entrances:
         yield _nowhere(case, service)
-    elif route := _by_default(case, service.ip):
+    elif route := _by_default(case, case.source.place, service.ip):
         yield _routeless(case, service, route)
     elif service.kind == LOAD_BALANCER:
         yield from _by_arp(case, service)
@@ -60,25 +60,33 @@ def _nowhere(case: Case, service: Service) -> Finding:
 
 def untold(case: Case, _: Scene) -> Iterator[Finding]:
     """A router or client that nobody told of pods, so that the topology demands no way either."""
-    place = case.source.place
-    if case.service is not None or case.walk.request.expected or not case.target.pod:
+    request, reply = case.walk.request, case.walk.reply
+    if case.service is not None:
         return
-    if route := _by_default(case, case.target.ip):
+    if not request.expected and case.target.pod:
+        yield from _untold(case, case.source, case.target, "trace from a pod or a node")
+    elif request.complete and not reply.expected and case.source.pod and not case.answered:
+        advice = "let nodes masquerade what pods send to others (nat_outgoing: true)"
+        yield from _untold(case, case.target, case.source, advice)
+
+
+def _untold(case: Case, machine: Endpoint, pod: Endpoint, advice: str) -> Iterator[Finding]:
+    place = machine.place
+    if route := _by_default(case, place, pod.ip):
         yield Finding(
             _DECIDED,
             "no-route",
             place,
-            f"{place} has no route to {case.target.ip} but its default route: pods are known to "
+            f"{place} has no route to {pod.ip} but its default route: pods are known to "
             "nodes, and to those that speak BGP with them",
             (f"{place}: {route}",),
-            f"trace from a pod or a node, or `ip route add {case.target.ip} via "
-            f"{case.address(case.target.node)}` on {place}",
+            f"{advice}, or `ip route add {pod.ip} via {case.address(pod.node)}` on {place}",
         )
 
 
-def _by_default(case: Case, ip: str) -> str:
+def _by_default(case: Case, place: str, ip: str) -> str:
     """The default route that has to do where none leads to the address; empty: one does."""
-    space = case.space(case.source.place)
+    space = case.space(place)
     route = space.route(ip)
     if not space.known or (route is not None and network_of(route).prefixlen):
         return ""

@@ -33,6 +33,7 @@ from tests.unit.verify.trace.world import (
     NODES,
     B,
     at,
+    echo,
     hop,
     link,
     node_facts,
@@ -262,3 +263,18 @@ def test_a_client_that_was_told_nothing_of_pods() -> None:
     assert (found.cause, found.place) == ("no-route", "client")
     assert f"has no route to {B.ip} but its default route" in found.summary
     assert "via 172.18.0.3` on client" in found.advice
+
+
+def test_a_client_that_got_it_from_a_pod_that_it_cannot_answer() -> None:
+    """Nobody masqueraded, as the topology says, so the reply has no way: the gateway is no clue."""
+    probe = Probe("icmp", CLIENT.ip, marker=MARKER)
+    there = (hop("node2", "eth0", "out"), hop("client", "eth0", "in"))
+    ping = echo()._replace(source=IPv4Address(B.ip), destination=IPv4Address(CLIENT.ip))
+    events = [at(each, ping, when) for when, each in enumerate(there)]
+    walk = follow(events, probe, (there, ()), B, CLIENT)
+    observed = Observed(NODES, {B.place: {"ip": B.ip, "host_interface": "vethb"}})
+    found = diagnose(Case(probe, B, CLIENT, walk, observed, facts()))
+    assert found is not None
+    assert (found.cause, found.place, found.leg) == ("no-route", "client", "reply")
+    assert f"has no route to {B.ip} but its default route" in found.summary
+    assert "nat_outgoing: true" in found.advice
