@@ -6,42 +6,26 @@ Each is made, named and undone, as in :mod:`tests.live.test_trace`.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
-from tests.live.conftest import SLOWNESS, Lasting, Running
-from tests.live.test_trace import (
+from tests.live.breaking import (
     HERE,
     NEAR,
+    TCP,
     THERE,
-    Steps,
+    Fault,
     World,
     both,
+    judged,
+    nft,
     rule,
-    seen,
     trace,
+    within,
 )
-
-TCP = {"protocol": "tcp", "port": 8080}
-
-
-@dataclass(frozen=True)
-class Fault:
-    """How to make and undo it; what the diagnosis must say, and the words that prove it."""
-
-    name: str
-    steps: tuple[Steps, Steps]
-    cause: str
-    place: str
-    words: str = ""
-    target: str = THERE
-    probe: dict[str, Any] = field(default_factory=dict)
-    leg: str = "request"
-    answered: bool = False
+from tests.live.conftest import Lasting, Running
 
 
 @pytest.fixture(scope="module")
@@ -58,28 +42,9 @@ def calico(lasting: Lasting) -> Iterator[Running]:
         yield found
 
 
-def within(world: World, pod: str, steps: tuple[Steps, Steps]) -> tuple[Steps, Steps]:
-    """Steps in a pod's network namespace, with its node's rights: pods have none to do so."""
-    node = next(each.node for each in world.live.cluster.pods if each.name == pod)
-    inside = f"ip netns exec {_of(world, pod)['netns'].rpartition('/')[2]} sh -ec"
-    make, undo = (
-        tuple((node, f'{inside} "{command}"') for _, command in commands) for commands in steps
-    )
-    return make, undo
-
-
-def nft(where: str, body: str, family: str = "inet") -> tuple[Steps, Steps]:
-    """A table of one's own."""
-    return both(
-        where,
-        f"echo 'table {family} broken {{ {body}; }}' | nft -f -",
-        f"nft delete table {family} broken",
-    )
-
-
 def in_filters(world: World) -> Iterator[Fault]:
     """What iptables does not show, rules within pods, and refusals that look like nobody's."""
-    here, there, near = world.here, world.there, world.live.ip(NEAR)
+    here, there, near = world.here, world.there, world.near
     node2, pod = "node2", f"default/{THERE}"
     hook = "chain c { type filter hook %s priority -5;"
     uncounted = f"map m {{ type ipv4_addr : verdict; elements = {{ {there} : drop }} }};"
@@ -118,7 +83,6 @@ def in_filters(world: World) -> Iterator[Fault]:
         pod,
         "rejected it",
         probe=TCP,
-        leg="reply",
     )
     masquerade = rule("node1", f"POSTROUTING -t nat -s {here} -d {there} -j MASQUERADE")
     yield Fault("pods masqueraded", masquerade, "nat", "node1", "MASQUERADE", answered=True)
@@ -128,7 +92,6 @@ def in_filters(world: World) -> Iterator[Fault]:
         "nat",
         "node1",
         "192.0.2.9",
-        leg="reply",
     )
     queue = "dev flannel.1 root"
     yield Fault(
@@ -147,7 +110,7 @@ def in_filters(world: World) -> Iterator[Fault]:
 def in_bridges(world: World) -> Iterator[Fault]:
     """Ports, and what a bridge has learned."""
     veth = world.veth
-    other = str(_of(world, "netexec-node2-2")["host_interface"])
+    other = world.port("netexec-node2-2")
     mac = json.loads(world.run(THERE, "ip -j link show eth0"))[0]["address"]
     yield Fault(
         "port disabled",
@@ -171,7 +134,7 @@ def in_bridges(world: World) -> Iterator[Fault]:
         "node2",
         other,
     )
-    ports = [str(_of(world, pod)["host_interface"]) for pod in (HERE, NEAR)]
+    ports = [world.port(pod) for pod in (HERE, NEAR)]
     isolate = "; ".join(f"bridge link set dev {port} isolated %s" for port in ports)
     yield Fault(
         "ports isolated",
@@ -183,16 +146,9 @@ def in_bridges(world: World) -> Iterator[Fault]:
     )
 
 
-def _of(world: World, pod: str) -> dict[str, Any]:
-    """What its node says of a pod."""
-    node = next(each.node for each in world.live.cluster.pods if each.name == pod)
-    pods: list[dict[str, Any]] = json.loads(world.run(node, "testbed-agent status"))["pods"]
-    return next(each for each in pods if each["name"] == pod)
-
-
 def in_pods(world: World) -> Iterator[Fault]:
     """Addresses and gateways of pods, and rules for packets with a mark."""
-    here, there, near = world.here, world.there, world.live.ip(NEAR)
+    here, there, near = world.here, world.there, world.near
     pod = f"default/{HERE}"
     route = f"{there} via 10.244.0.1 src 10.99.0.9"
     yield Fault(
@@ -209,7 +165,6 @@ def in_pods(world: World) -> Iterator[Fault]:
         "wrong-source",
         pod,
         "10.99.0.9",
-        leg="reply",
     )
     yield Fault(
         "another pod as gateway",
@@ -221,7 +176,7 @@ def in_pods(world: World) -> Iterator[Fault]:
         NEAR,
     )
     mute = "sysctl -qw net.ipv4.conf.cni0.arp_ignore"
-    flush = f"ip -n {_of(world, HERE)['netns'].rpartition('/')[2]} neigh flush dev eth0"
+    flush = f"ip -n {world.inside(HERE)} neigh flush dev eth0"
     yield Fault(
         "gateway does not answer",
         both("node1", f"{mute}=8; {flush}", f"{mute}=0; {flush}"),
@@ -265,9 +220,9 @@ def in_racks(world: World) -> Iterator[Fault]:
         node3,
         far,
     )
-    veth = str(_of(world, HERE)["host_interface"])
+    veth = world.port(HERE)
     proxy = f"sysctl -qw net.ipv4.conf.{veth}.proxy_arp"
-    flush = f"ip -n {_of(world, HERE)['netns'].rpartition('/')[2]} neigh flush dev eth0"
+    flush = f"ip -n {world.inside(HERE)} neigh flush dev eth0"
     yield Fault(
         "proxy ARP off",
         both("node1", f"{proxy}=0; {flush}", f"{proxy}=1; {flush}"),
@@ -282,12 +237,12 @@ def in_racks(world: World) -> Iterator[Fault]:
 )
 def test_flannel(flannel: Running, faults: Any) -> None:
     """Every fault is named by its cause and its place; undone, the packet passes."""
-    judged(flannel, faults)
+    judged(flannel, faults(World(flannel)))
 
 
 def test_racks(calico: Running) -> None:
     """The same with a router in between."""
-    judged(calico, in_racks)
+    judged(calico, in_racks(World(calico)))
 
 
 def test_a_vni_of_its_own(flannel: Running) -> None:
@@ -302,34 +257,3 @@ def test_a_vni_of_its_own(flannel: Running) -> None:
     assert verdict is not None
     assert (verdict.cause, verdict.place) == ("wrong-tunnel", "node2"), verdict
     assert "VNI 2, not 1" in verdict.summary
-
-
-def judged(live: Running, faults: Any) -> None:
-    """Make, trace and undo them one by one."""
-    world = World(live)
-    wrong: list[str] = []
-    for fault in faults(world):
-        make, undo = fault.steps
-        try:
-            for where, command in make:
-                world.run(where, command)
-            found = trace(live, HERE, fault.target, **fault.probe)
-        finally:
-            for where, command in undo:
-                world.run(where, command)
-        verdict = found.diagnosis
-        said = (verdict.cause, verdict.place, verdict.leg) if verdict else None
-        told = "\n".join((verdict.summary, *verdict.evidence, verdict.advice)) if verdict else ""
-        right = said == (fault.cause, fault.place, fault.leg) and fault.words in told
-        if found.ok or found.answered is not fault.answered or not right:
-            wrong.append(f"{fault.name}: {verdict}\n  seen: {seen(found)}")
-        passes_again(live, fault)
-    assert not wrong, "\n".join(wrong)
-
-
-def passes_again(live: Running, fault: Fault) -> None:
-    """The control: without the fault the same packet arrives."""
-    deadline = time.monotonic() + 15 * SLOWNESS
-    while not (found := trace(live, HERE, fault.target, **fault.probe)).ok:
-        assert time.monotonic() < deadline, f"after {fault.name}: {found.diagnosis}"
-        time.sleep(0.1)

@@ -48,6 +48,8 @@ class Finding(NamedTuple):
     summary: str
     evidence: tuple[str, ...] = ()
     advice: str = ""
+    leg: str = ""
+    """Of the packet that it concerns; empty: the scene's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +176,16 @@ class Scene:
             for each in case.service.usable:
                 to = IPv4Address(each.end.ip)
                 yield self.packet.innermost._replace(destination=to, destination_port=each.port)
+        pod, other = case.source.pod, not case.target.pod
+        if (
+            self.packet
+            and self.role == "reply"
+            and pod
+            and other
+            and self.where == case.source.node
+        ):
+            masked = case.observed.node_ips.get(self.where)
+            yield self.packet.innermost._replace(destination=masked)  # as it came in
         how = self.next.encapsulation if self.next else None
         if self.next is None or how is None:
             return
@@ -202,6 +214,8 @@ def scene(case: Case) -> Scene | None:
     if reply.complete:
         return _arrived(case.source.place, reply, reply)
     if not reply.observed:
+        if request.divergence is not None and case.source.place == case.target.place:
+            return _at(case, "request", request, request.divergence)
         return _arrived(case.target.place, request, reply)
     return _at(case, "reply", reply, reply.divergence or 0)
 
@@ -218,7 +232,9 @@ def _at(case: Case, role: str, leg: Leg, index: int) -> Scene:
         (hop for hop in leg.observed if next_ and not hop.expected and _is(hop, next_)), None
     )
     where = last.place if last else sender.place
-    packet = _translated(case, where, packet) if role == "request" and packet else packet
+    if packet is not None:
+        translated = _translated if role == "request" else _unmasked
+        packet = translated(case, where, packet)
     return Scene(role, leg, last, next_, index, packet, where, otherwise)
 
 
@@ -231,6 +247,14 @@ def _translated(case: Case, where: str, packet: Packet) -> Packet:
         return packet
     to, port = IPv4Address(case.target.ip or service.ip), case.port or None
     return packet._replace(destination=to, destination_port=port)
+
+
+def _unmasked(case: Case, where: str, packet: Packet) -> Packet:
+    """A reply as the node goes on with it that masqueraded the request: to the pod."""
+    masked = case.source.pod and case.service is None and where == case.source.node
+    if not masked or packet.inner or str(packet.destination) != case.address(where):
+        return packet
+    return packet._replace(destination=IPv4Address(case.source.ip))
 
 
 def _arrived(place: str, last_leg: Leg, reply: Leg) -> Scene:

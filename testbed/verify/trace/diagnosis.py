@@ -109,7 +109,7 @@ def diagnose(case: Case) -> Diagnosis | None:
     expected = _name(found)
     return Diagnosis(
         cause=worst.cause,
-        leg=found.role,
+        leg=worst.leg or found.role,
         last=_last(case, found),
         expected=expected,
         place=worst.place,

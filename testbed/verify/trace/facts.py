@@ -95,6 +95,13 @@ class Space:
         found = list(_matching(facts.get("routes", ()), address))
         return max(found, key=lambda each: each[0])[1] if found else None
 
+    def kept(self, address: str) -> bool:
+        """Whether packets to an address stayed here, by the local table, before the probe."""
+        return any(
+            (route.get("type"), route.get("dst")) == ("local", address)
+            for route in self.before.get("routes", ())
+        )
+
     def neighbour(self, address: str, device: str) -> Mapping[str, Any] | None:
         """What is known of an address on a link."""
         return next(

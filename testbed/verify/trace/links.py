@@ -70,6 +70,7 @@ def gone(case: Case, scene: Scene) -> Iterator[Finding]:
                 f"pod {endpoint.place} is gone: {why}",
                 (),
                 case.repair(endpoint.place),
+                "request" if endpoint is case.target and not case.walk.reply.observed else "",
             )
 
 

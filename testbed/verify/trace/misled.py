@@ -89,12 +89,12 @@ def _entry(space: Space, mac: str) -> str:
     return ""
 
 
-def translated(case: Case, scene: Scene) -> Iterator[Finding]:
+def translated(case: Case, _: Scene) -> Iterator[Finding]:
     """A NAT rule gave it another destination, or hid the pod that sent it to a pod.
 
     From there on it goes where that is, and so does the reply.
     """
-    leg = case.walk.request if scene.role == "reply" else scene.leg
+    leg = case.walk.request
     for before, hop in zip(leg.observed, leg.observed[1:], strict=False):
         if before.event.place != hop.event.place:
             continue  # whoever did it is not on the path, and that it came there is the fault
@@ -128,6 +128,7 @@ def _by_nat(hop: Hop, words: str, rules: Sequence[tuple[Rule, int]]) -> Finding:
             f"{place}: {rule.evidence}: {before} → {rule.packets} packets" for rule, before in rules
         ),
         f"`{undo}` on {place}, if it is not meant to be there" if undo else "",
+        "request",
     )
 
 
@@ -148,6 +149,7 @@ def impersonating(case: Case, _: Scene) -> Iterator[Finding]:
         f"{place} sent it from {sent}, which is not its address {case.source.ip}",
         (f"{place}: {in_words(route)}{preferred}",) if route else (),
         f"take {sent} from its routes and interfaces, or {case.repair(place)}",
+        "request",
     )
 
 
@@ -166,6 +168,7 @@ def exposed(case: Case, _: Scene) -> Iterator[Finding]:
             f"{node} did not masquerade it: {place} saw {sent}, the pod's own address",
             (f"{place}/{hop.event.interface} {hop.event.direction}: from {sent}",),
             case.repair(node),
+            "request",
         )
         return
 

@@ -92,6 +92,8 @@ def unanswered(case: Case, scene: Scene) -> Iterator[Finding]:
     summary = f"{scene.where} got it and sent no reply"
     evidence = _counted(case, scene.where)
     advice = f"look at what {target.place} does with it (`testbed logs {target.place}`)"
+    if case.probe.protocol == "udp":
+        advice += "; an application may stay silent on UDP, and netexec answers from 6 bytes on"
     yield Finding(10, "no-answer", scene.where, summary, evidence, advice)
 
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from testbed.verify.trace.case import Case, Finding, Scene
+from testbed.verify.trace.rulesets import Rule, tc
 
 __all__ = ["overflowed"]
+
+_HOLDERS = ("clsact", "ingress")
+"""They hold filters and queue nothing: what they count, a filter has dropped."""
 
 
 def overflowed(case: Case, scene: Scene) -> Iterator[Finding]:
@@ -17,7 +21,18 @@ def overflowed(case: Case, scene: Scene) -> Iterator[Finding]:
     space = case.space(hop.place)
     before = _drops(space.before, hop.interface)
     for name, drops in _drops(space.after, hop.interface).items():
-        if drops > before.get(name, drops):
+        filters = _filters(space.after, hop.interface) if name.startswith(_HOLDERS) else []
+        if drops > before.get(name, drops) and filters:
+            yield Finding(
+                78,
+                "rule",
+                hop.place,
+                f"{hop.place} dropped it: {filters[0]}, where {name.split()[0]} counted"
+                f" {drops - before[name]} dropped",
+                tuple(f"{hop.place}: {each.evidence}" for each in filters),
+                f"`{filters[0].undo}` on {hop.place}",
+            )
+        elif drops > before.get(name, drops):
             yield Finding(
                 78,
                 "rule",
@@ -27,6 +42,12 @@ def overflowed(case: Case, scene: Scene) -> Iterator[Finding]:
                 (f"{hop.place}: tc -s qdisc show dev {hop.interface}: {name}: dropped {drops}",),
                 f"`tc qdisc del dev {hop.interface} root` on {hop.place}",
             )
+
+
+def _filters(facts: Mapping[str, object], device: str) -> list[Rule]:
+    """Those of a device's way out that can drop."""
+    found = tc(str(facts.get("filters", "")))
+    return [rule for rule in found if rule.drops and rule.chain == f"{device} egress"]
 
 
 def _drops(facts: Mapping[str, object], device: str) -> dict[str, int]:

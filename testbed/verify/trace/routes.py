@@ -9,13 +9,11 @@ from typing import Any
 from testbed.verify.trace.case import Case, Finding, Question, Scene
 from testbed.verify.trace.facts import Space, in_words, network_of
 from testbed.verify.trace.model import ExpectedHop
-from testbed.verify.trace.routing import PROXIED, back, onward
+from testbed.verify.trace.routing import BY_HAND, PROXIED, back, onward
 
 __all__ = ["no_way"]
 
-_BY_HAND = ("boot", "static")
 _ANSWER = "RTNETLINK answers: "
-"""Protocols of routes that somebody typed."""
 _REFUSING = {
     "blackhole": "drops it",
     "unreachable": "answers that the host is unreachable",
@@ -39,7 +37,7 @@ def _judged(case: Case, scene: Scene, hop: ExpectedHop, question: Question) -> I
     taken, error = case.answer(question)
     if known is not None and known.get("type") in _REFUSING and not taken:
         yield _refused(case, scene.where, question.to, known)
-    elif not taken and (policies := space.policies) and _refusing(error):
+    elif not taken and (policies := space.policies) and (_refusing(error) or (known and error)):
         yield _by_policy(scene.where, question, error, policies)
     elif not taken and (known is None or "unreachable" in error.lower()):
         yield _none(case, scene, question.to, space, error)
@@ -56,7 +54,7 @@ def _judged(case: Case, scene: Scene, hop: ExpectedHop, question: Question) -> I
 def _earlier(case: Case, scene: Scene, hop: ExpectedHop, to: str) -> Iterator[Finding]:
     """What a routing daemon repaired while the packet was under way."""
     space = case.space(scene.where)
-    if not space.before.get("routes"):
+    if not space.before.get("routes") or space.kept(to):
         return
     route = space.route(to, earlier=True)
     if route is None:
@@ -81,7 +79,7 @@ def _by_default(case: Case, scene: Scene, known: Mapping[str, Any] | None) -> bo
 
 def _refused(case: Case, place: str, to: str, route: Mapping[str, Any]) -> Finding:
     kind = str(route["type"])
-    if route.get("protocol", "boot") not in _BY_HAND:  # Calico's own, around the pods' routes
+    if route.get("protocol", "boot") not in BY_HAND:  # Calico's own, around the pods' routes
         return Finding(
             81,
             "no-route",
@@ -107,12 +105,14 @@ def _refusing(error: str) -> bool:
 
 
 def _by_policy(place: str, question: Question, error: str, policies: tuple[str, ...]) -> Finding:
-    asked = f"ip route get {question.to} from {question.source} iif {question.interface}"
+    came = f" from {question.source} iif {question.interface}" if question.interface else ""
+    asked = f"ip route get {question.to}{came}"
+    which = f"from {question.source}" if question.source else f"to {question.to}"
     return Finding(
         81,
         "blackhole",
         place,
-        f"{place} dropped it: a routing policy rule refuses packets from {question.source}",
+        f"{place} dropped it: a routing policy rule refuses packets {which}",
         (f"{place}: {asked}: {error}", *(f"{place}: ip rule: {each}" for each in policies)),
         f"look at `ip rule` on {place} and the tables that it names",
     )

@@ -6,12 +6,24 @@ from collections.abc import Iterator
 
 from testbed.packets.packet import Packet
 from testbed.verify.trace.case import Case, Finding, Question, Scene
-from testbed.verify.trace.facts import in_words
+from testbed.verify.trace.facts import Space, in_words
 
-__all__ = ["PROXIED", "back", "not_forwarding", "onward", "questions", "reverse_path", "unresolved"]
+__all__ = [
+    "BY_HAND",
+    "PROXIED",
+    "back",
+    "not_forwarding",
+    "onward",
+    "questions",
+    "reverse_path",
+    "unresolved",
+    "without_return",
+]
 
 PROXIED = "169.254.1.1"
 """Calico's gateway of pods: nobody has it, and their nodes answer ARP for it."""
+BY_HAND = ("boot", "static")
+"""Protocols of routes that somebody typed."""
 _FILTERED = "TcpExt.IPReversePathFilter"
 
 
@@ -89,27 +101,37 @@ def reverse_path(case: Case, scene: Scene) -> Iterator[Finding]:
         if not moved:
             continue
         question = back(case, scene)
-        route, _ = case.answer(question) if question else ({}, "")
+        route, error = case.answer(question) if question else ({}, "")
         sender = question.to if question else "its sender"
         names = [_setting(name) for name in ("all", hop.interface)]
-        leaves = f", and the route back to {sender} leaves by {route['dev']}" if route else ""
+        leaves = f", and there is no route back to {sender}" if error else ""
+        leaves = f", and the route back to {sender} leaves by {route['dev']}" if route else leaves
         loose = max(map(space.sysctl, names)) == "2"
         switch = f", or `sysctl -w {_setting(hop.interface)}=2` on {hop.place}"
         yield Finding(
             88,
-            "rp-filter",
+            without_return(space, sender) if error else "rp-filter",
             hop.place,
             f"{hop.place} dropped it: the reverse path filter of {hop.interface} is on{leaves}",
             (
                 f"{hop.place}: {_FILTERED} {moved[0]} → {moved[1]}",
                 *(f"{hop.place}: {each} = {space.sysctl(each)}" for each in names),
                 *((f"{hop.place}: ip route get {sender}: {in_words(route)}",) if route else ()),
+                *((f"{hop.place}: ip route get {sender}: {error}",) if error else ()),
             ),
             f"make a way back to {sender}"
-            if loose
+            if loose or error
             else f"make the way back to {sender} leave by {hop.interface}{switch}",
+            "" if scene.next or case.walk.reply.complete else "request",
         )
         return
+
+
+def without_return(space: Space, sender: str) -> str:
+    """Why there is no way back at all; a CNI's own blackhole is around the routes of its pods."""
+    known = space.route(sender) or {}
+    refusing = known.get("type", "unicast") != "unicast"
+    return "blackhole" if refusing and known.get("protocol", "boot") in BY_HAND else "no-route"
 
 
 def _setting(interface: str) -> str:

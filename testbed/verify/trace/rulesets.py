@@ -15,6 +15,7 @@ __all__ = ["Rule", "iptables", "nftables", "tc"]
 
 _COUNTED = re.compile(r"^\[(\d+):\d+\] -A (\S+) ?(.*)$")
 _CHAIN = re.compile(r"^:(\S+) (\S+) \[(\d+):\d+\]$")
+_BUILT_IN = frozenset({"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"})
 _DROPPING = frozenset({"DROP", "REJECT"})
 _COUNTER = re.compile(r"\s*\bcounter packets (\d+) bytes \d+")
 _HOOKED = re.compile(r"type \S+ hook (\S+) .*policy (\S+);")
@@ -41,6 +42,8 @@ class Rule:
     match: Match = field(default_factory=Match)
     occurrence: int = 0
     """Of equal rules in one chain, which one."""
+    hook: str = ""
+    """Where the kernel calls its chain, as nft names it, or tc; empty: others lead to it."""
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -114,7 +117,16 @@ def iptables(text: str) -> Iterator[Rule]:
             table, numbers = line[1:], {}
         elif found := _CHAIN.match(line):
             chain, policy, packets = found.groups()
-            yield Rule("iptables", table, chain, 0, "policy DROP", int(packets), policy == "DROP")
+            yield Rule(
+                "iptables",
+                table,
+                chain,
+                0,
+                "policy DROP",
+                int(packets),
+                policy == "DROP",
+                hook=chain.lower(),
+            )
         elif found := _COUNTED.match(line):
             packets, chain, body = found.groups()
             numbers[chain] = numbers.get(chain, 0) + 1
@@ -133,6 +145,7 @@ def iptables(text: str) -> Iterator[Rule]:
                 target == "REJECT",
                 of_iptables(words),
                 seen[key],
+                chain.lower() if chain in _BUILT_IN else "",
             )
 
 
@@ -146,7 +159,7 @@ def _words(body: str) -> list[str]:
 def nftables(text: str) -> Iterator[Rule]:
     """Rules of ``nft list ruleset``."""
     dropping = {name for name, elements in _MAPPED.findall(text) if _drops(elements)}
-    table = chain = ""
+    table = chain = hook = ""
     number = 0
     seen: dict[tuple[str, str, str], int] = {}
     for line in (each.strip() for each in text.splitlines()):
@@ -154,12 +167,13 @@ def nftables(text: str) -> Iterator[Rule]:
         if line.startswith("table ") and line.endswith("{"):
             table, chain = " ".join(words[1:-1]), ""
         elif line.startswith("chain ") and line.endswith("{"):
-            chain, number = words[1], 0
+            chain, number, hook = words[1], 0, ""
         elif line == "}":
-            chain = ""
+            chain = hook = ""
         elif chain and (hooked := _HOOKED.match(line)):
+            hook = hooked[1]
             if hooked[2] == "drop":
-                yield Rule("nft", table, chain, 0, line, None, drops=True)
+                yield Rule("nft", table, chain, 0, line, None, drops=True, hook=hook)
         elif chain and line and not line.startswith("type "):
             number += 1
             counted = _COUNTER.search(line)
@@ -179,6 +193,7 @@ def nftables(text: str) -> Iterator[Rule]:
                 "reject" in _verdicts(body),
                 of_nftables(body),
                 seen[key],
+                hook,
             )
 
 
@@ -216,7 +231,8 @@ def _filter(chain: str, lines: Sequence[str], seen: dict[str, int]) -> Rule:
     counted = _SENT.search(body)
     shoots = action is not None or _shoots(head)
     packets = int(counted[1]) if counted and action else None
-    return Rule("tc", "", chain, 1, text, packets, shoots, occurrence=occurrence)
+    way = chain.rpartition(" ")[2]
+    return Rule("tc", "", chain, 1, text, packets, shoots, occurrence=occurrence, hook=way)
 
 
 def _shoots(head: str) -> bool:

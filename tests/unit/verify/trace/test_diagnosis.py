@@ -62,6 +62,13 @@ def test_no_answer() -> None:
     assert (found.last, found.expected) == ("default/b/eth0", "default/b/eth0")
 
 
+def test_no_answer_to_a_datagram() -> None:
+    """An application may be silent: the advice says so, and what netexec answers."""
+    found = verdict(World(UDP_PROBE), request(10, datagram()))
+    assert found.cause == "no-answer"
+    assert found.advice.endswith("may stay silent on UDP, and netexec answers from 6 bytes on")
+
+
 def test_ttl_exceeded_in_a_loop() -> None:
     """Two nodes send to each other."""
     events = request(5)
