@@ -38,6 +38,9 @@ _COMMANDS: Mapping[str, tuple[str, ...]] = {
     "iptables": ("iptables-save", "-c"),
 }
 _LEGACY = ("iptables-legacy-save", "-c")
+_IPVS = ("ipvsadm", "--save", "--numeric")
+_IPVS_HEADER = 3
+"""Lines of ``/proc/net/ip_vs`` where there are no virtual servers."""
 _OWNED = re.compile(r"table (\S+) (\S+) is managed by iptables-nft")
 _TABLE = re.compile(r"^table (\S+) (\S+) \{.*?^\}\n?", re.MULTILINE | re.DOTALL)
 
@@ -54,6 +57,7 @@ def read(path: str | None = None) -> dict[str, Any]:
     - ``counters``: ``TcpExt.IPReversePathFilter`` and the like → number;
     - ``iptables`` and ``iptables_legacy`` (of ``iptables-save -c``), ``nft`` (tables that are not
       iptables-nft's), ``filters`` (of ``tc -s filter show``): text, empty where there is none;
+    - ``ipvs`` (of ``ipvsadm --save``): text, empty where there are no virtual servers;
     - ``conntrack``: lines as of ``/proc/net/nf_conntrack``;
     - ``problems``: what could not be read, and why.
 
@@ -85,6 +89,9 @@ class _Reading:
         commands = dict(_COMMANDS)
         if _text(f"{PROC}/ip_tables_names"):  # the module may be there without any table
             commands["iptables_legacy"] = _LEGACY
+        # longer than a page, it lacks some, if other namespaces have virtual servers as well
+        if len(_text(f"{PROC}/ip_vs").splitlines()) > _IPVS_HEADER:
+            commands["ipvs"] = _IPVS
         for name, command in commands.items():
             self._start(name, command)
         self._facts["sysctls"] = _sysctls()
@@ -101,7 +108,7 @@ class _Reading:
     def finish(self) -> dict[str, Any]:
         """Wait for the commands; the facts."""
         asked = "".join(f"{command}\n" for command in _ASKED.values()).encode()
-        said: dict[str, str] = dict.fromkeys((*_COMMANDS, "iptables_legacy"), "")
+        said: dict[str, str] = dict.fromkeys((*_COMMANDS, "iptables_legacy", "ipvs"), "")
         errors: dict[str, str] = {}
         for name, process in self._running.items():
             said[name], errors[name] = self._answer(name, process, asked if name == "ip" else b"")

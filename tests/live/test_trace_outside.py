@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
+from testbed.dataplane.features import Features
 from testbed.verify.trace.model import Trace
 from tests.live.conftest import Cli, Lasting, Running
 from tests.live.walks import (
     NODE1,
     Rules,
+    after_dnat,
     announcer,
     asked,
     broken,
@@ -27,14 +29,16 @@ from tests.live.walks import (
     wanted,
 )
 
-CASES = [(cni, mode) for cni in ("flannel", "calico") for mode in ("iptables", "nftables")]
+CASES = [(cni, mode) for cni in ("flannel", "calico") for mode in ("iptables", "nftables", "ipvs")]
 CALLER, CLIENT = "caller", "client"
 
 
 @pytest.fixture(scope="module", params=CASES, ids="-".join)
-def cluster(lasting: Lasting, request: pytest.FixtureRequest) -> Iterator[Running]:
+def cluster(lasting: Lasting, able: Features, request: pytest.FixtureRequest) -> Iterator[Running]:
     """Three nodes with Services and a client, the same for all traces of one mode."""
     cni, mode = request.param
+    if mode == "ipvs" and not able.ip_vs:
+        pytest.skip("this kernel has no ip_vs")
     with lasting(f"services-{cni}", f"trace-out-{cni}-{mode}", proxy=mode) as found:
         for node in found.nodes:
             on(found, node, "sysctl -w net.ipv4.icmp_ratelimit=0")
@@ -205,13 +209,13 @@ def test_what_is_not_masqueraded_is_named(cluster: Running) -> None:
 
 def test_a_rule_that_drops_after_dnat_is_named(cluster: Running) -> None:
     """On the node that was asked, though it is for the endpoint's address."""
-    far = cluster.ip("far")
+    rule = f"{after_dnat(cluster)} -d {cluster.ip('far')} -j DROP"
     with broken(cluster, CLIENT, "far at node1", "rule", NODE1, "DROP") as judge:
-        on(cluster, NODE1, f"iptables -I FORWARD -d {far} -j DROP")
+        on(cluster, NODE1, f"iptables -I {rule}")
         try:
             judge()
         finally:
-            on(cluster, NODE1, f"iptables -D FORWARD -d {far} -j DROP")
+            on(cluster, NODE1, f"iptables -D {rule}")
 
 
 def test_a_reply_that_its_node_does_not_let_out_is_named(cluster: Running) -> None:

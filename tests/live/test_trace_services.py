@@ -13,18 +13,21 @@ from typing import Any
 
 import pytest
 
+from testbed.dataplane.features import Features
 from testbed.verify.trace.model import Trace
 from tests.live.conftest import Cli, Lasting, Running
-from tests.live.walks import NODE1, Rules, on, seen, told, trace, wanted
+from tests.live.walks import NODE1, Rules, after_dnat, on, seen, told, trace, wanted
 
-CASES = [(cni, mode) for cni in ("flannel", "calico") for mode in ("iptables", "nftables")]
+CASES = [(cni, mode) for cni in ("flannel", "calico") for mode in ("iptables", "nftables", "ipvs")]
 CALLER = "caller"
 
 
 @pytest.fixture(scope="module", params=CASES, ids="-".join)
-def cluster(lasting: Lasting, request: pytest.FixtureRequest) -> Iterator[Running]:
+def cluster(lasting: Lasting, able: Features, request: pytest.FixtureRequest) -> Iterator[Running]:
     """Three nodes with Services, the same for all traces of one mode."""
     cni, mode = request.param
+    if mode == "ipvs" and not able.ip_vs:
+        pytest.skip("this kernel has no ip_vs")
     with lasting(f"services-{cni}", f"trace-svc-{cni}-{mode}", proxy=mode) as found:
         gateway = on(found, NODE1, "ip -4 route show default").split()[2]
         on(found, NODE1, f"ip neigh replace {gateway} lladdr 02:00:00:00:00:99 dev eth0")
@@ -153,8 +156,9 @@ def test_missing_rules_are_named(cluster: Running, source: str, which: str) -> N
             for hop in found.request.observed
             if hop.event.place == NODE1
         )
-        assert left is not rules.nft
-        assert ("port unreachable" in found.error) is rules.nft
+        assert left is (rules.mode == "iptables")
+        rejected = rules.nft or (rules.mode == "ipvs" and which == "endpoint")
+        assert ("port unreachable" in found.error) is rejected
     assert trace(cluster, source, "svc/far").ok
 
 
@@ -186,12 +190,12 @@ def test_an_endpoint_that_is_gone_is_named_with_its_service(cluster: Running) ->
 
 def test_a_rule_that_drops_after_dnat_is_named(cluster: Running) -> None:
     """The rule is for the pod's address, which the packet has only by then."""
-    far = cluster.ip("far")
-    on(cluster, NODE1, f"iptables -I FORWARD -d {far} -j DROP")
+    rule = f"{after_dnat(cluster)} -d {cluster.ip('far')} -j DROP"
+    on(cluster, NODE1, f"iptables -I {rule}")
     try:
         broken(cluster, CALLER, "rule", "DROP")
     finally:
-        on(cluster, NODE1, f"iptables -D FORWARD -d {far} -j DROP")
+        on(cluster, NODE1, f"iptables -D {rule}")
 
 
 def test_a_bridge_that_passes_netfilter_by_is_named(cluster: Running) -> None:

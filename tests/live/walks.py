@@ -57,11 +57,17 @@ def told(found: Trace) -> list[str]:
 
 
 class Rules:
-    """The chains of ``default/far``'s TCP port on node1, in either mode's words."""
+    """The chains of ``default/far``'s TCP port on node1, in each mode's words.
+
+    IPVS has none, but virtual servers: for the cluster IP, and for the node port.
+    """
 
     def __init__(self, live: Running) -> None:
-        self.live, self.nft = live, live.cluster.proxy == "nftables"
-        if self.nft:
+        self.live, self.mode = live, live.cluster.proxy
+        self.nft = self.mode == "nftables"
+        if self.mode == "ipvs":
+            self.service, self.endpoint = "no virtual server", "leads to no endpoint"
+        elif self.nft:
             listing = on(live, NODE1, "nft list table ip kube-proxy")
             self.service = self._found(r'chain "?(service-\S+-default/far/tcp/http)"? \{', listing)
             self.endpoint = self._found(
@@ -81,7 +87,10 @@ class Rules:
     @contextmanager
     def flushed(self, chain: str, *instead: str) -> Iterator[None]:
         """Without the rules of a chain, or with others."""
-        if self.nft:
+        if self.mode == "ipvs":
+            save, again = "ipvsadm -Sn > /tmp/kept", "ipvsadm -C; ipvsadm -R < /tmp/kept"
+            flush, more = self._virtual(chain, instead), []
+        elif self.nft:
             save = "nft list table ip kube-proxy > /tmp/kept"
             again = "nft -f - <<X\ndelete table ip kube-proxy\n$(cat /tmp/kept)\nX"
             flush = f"nft 'flush chain ip kube-proxy {chain}'"
@@ -98,11 +107,29 @@ class Rules:
         finally:
             on(self.live, NODE1, again)
 
+    def _virtual(self, which: str, instead: tuple[str, ...]) -> str:
+        """What takes virtual servers away, or gives them other servers."""
+        server = f"{self.live.ip('far')}:8080"
+        listing = on(self.live, NODE1, "ipvsadm -Sn")
+        keys = re.findall(rf"^-a -t (\S+) -r {re.escape(server)} ", listing, re.MULTILINE)
+        if which == self.service:
+            return "; ".join(f"ipvsadm -D -t {key}" for key in keys)
+        commands = [f"ipvsadm -d -t {key} -r {server}" for key in keys]
+        commands += [f"ipvsadm -a -t {key} -r {each} -m" for key in keys for each in instead]
+        return "; ".join(commands)
+
     def dnat(self, to: str) -> str:
         """A rule that translates elsewhere."""
+        if self.mode == "ipvs":
+            return to
         if self.nft:
             return f"meta l4proto tcp dnat to {to}"
         return f"-p tcp -j DNAT --to-destination {to}"
+
+
+def after_dnat(live: Running) -> str:
+    """The chain that a forwarded packet passes once it is translated; IPVS sends it itself."""
+    return "OUTPUT" if live.cluster.proxy == "ipvs" else "FORWARD"
 
 
 def service(live: Running, name: str) -> Service:

@@ -1,7 +1,8 @@
 """Where kube-proxy's rules on a node fail to lead a packet on to an endpoint.
 
 The rules are followed as a packet is, from the kernel's hook on; what they are called does not
-matter, but by which way they are reached.
+matter, but by which way they are reached. IPVS has virtual servers instead, and gets what is for an
+address of the node.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from testbed.packets.packet import TCP, UDP
+from testbed.verify.trace.facts import Space
 from testbed.verify.trace.model import NODE_PORT, Service
 from testbed.verify.trace.rulesets import Rule, iptables
 
@@ -36,7 +38,7 @@ def gap(facts: Mapping[str, Any], service: Service, *, forwarded: bool) -> tuple
         return tuple(_iptables(facts.get("iptables", ""), service, forwarded))
     if service.mode == "nftables":
         return tuple(_nftables(facts.get("nft", ""), service, forwarded))
-    return ()
+    return tuple(_ipvs(facts, service))
 
 
 def _iptables(text: str, service: Service, forwarded: bool) -> Iterator[str]:
@@ -149,3 +151,29 @@ def _chains(table: str) -> dict[str, list[str]]:
         elif chain:
             found[chain].append(line)
     return found
+
+
+def _ipvs(facts: Mapping[str, Any], service: Service) -> Iterator[str]:
+    text = facts.get("ipvs", "")
+    if not text:
+        return
+    if not Space("", after=facts).owns(service.ip):
+        yield f"no interface has {service.ip}, without which IPVS does not get it"
+    where = f"{service.address}/{service.protocol}"
+    servers = _real_servers(text, service)
+    if servers is None:
+        yield f"IPVS has no virtual server for {where}"
+    elif not servers:
+        yield f"the virtual server for {where} leads to no endpoint"
+    elif not any(servers.values()):
+        yield f"the virtual server for {where} gives {', '.join(servers)} weight 0"
+
+
+def _real_servers(text: str, service: Service) -> dict[str, int] | None:
+    """``10.244.0.5:8080`` → weight, of ``ipvsadm --save``; ``None``: no such virtual server."""
+    key = f"-{service.protocol[:1]} {service.address} "
+    lines = text.splitlines()
+    if not any(line.startswith(f"-A {key}") for line in lines):
+        return None
+    options = [line.split() for line in lines if line.startswith(f"-a {key}")]
+    return {words[words.index("-r") + 1]: int(words[words.index("-w") + 1]) for words in options}

@@ -27,8 +27,8 @@ __all__ = ["Conversation", "Line", "Sent", "conversing"]
 
 _SECONDS = 0.5
 """How long an answer to the probe is waited for."""
-_PATIENCE = 10.0
-"""Seconds for an agent's own answer, which takes milliseconds."""
+_PATIENCE = 30.0
+"""Seconds for an agent's own answer, which takes milliseconds where the machine is not busy."""
 _STOPPED = "it does not run"
 
 

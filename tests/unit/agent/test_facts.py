@@ -155,6 +155,17 @@ def test_legacy_tables_are_read_where_there_are_any(tools: Tools, tmp_path: Path
     assert facts.read()["iptables_legacy"] == "*filter\n"
 
 
+def test_virtual_servers_are_read_where_there_are_any(tools: Tools, tmp_path: Path) -> None:
+    """The kernel's own list only says whether: it is not whole when it is long."""
+    server = "-A -t 10.96.0.10:80 -s rr\n"
+    tools.prints("ipvsadm", server)
+    header = "IP Virtual Server\nProt LocalAddress:Port\n  -> RemoteAddress:Port\n"
+    (tmp_path / "net").mkdir()
+    for listing, said in (("", ""), (header, ""), (f"{header}TCP  0A60000A:0050 rr\n", server)):
+        (tmp_path / "net" / "ip_vs").write_text(listing)
+        assert facts.read()["ipvs"] == said
+
+
 def test_sysctls_of_every_interface(tools: Tools, tmp_path: Path) -> None:
     """Named as sysctl(8) does, with a slash for the dot in an interface's name."""
     for path, value in (("all", "2"), ("flannel.1", "1")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -80,6 +81,17 @@ table ip kube-proxy {
 }
 """  # noqa: E501 - as nft prints it
 NFT_SERVICE = replace(SERVICE, mode="nftables")
+IPVS = """\
+-A -t 10.96.0.10:80 -s rr
+-a -t 10.96.0.10:80 -r 10.244.0.5:8080 -m -w 1
+-a -t 10.96.0.10:80 -r 10.244.1.5:8080 -m -w 1
+-A -t 10.96.0.10:8000 -s rr -p 30
+-A -u 10.96.0.10:80 -s rr
+-a -u 10.96.0.10:80 -r 10.244.0.5:8081 -m -w 1
+-A -f 1 -s rr
+"""
+OWN = [{"ifname": "kube-ipvs0", "addr_info": [{"local": "10.96.0.10", "prefixlen": 32}]}]
+IPVS_SERVICE = replace(SERVICE, mode="ipvs")
 
 
 def without(text: str, *words: str) -> str:
@@ -91,10 +103,11 @@ def without(text: str, *words: str) -> str:
 
 @pytest.mark.parametrize("forwarded", [True, False])
 def test_whole_rules_have_no_gap(forwarded: bool) -> None:
-    """In both modes; of IPVS nothing is read."""
+    """In every mode, and where nothing was read."""
     assert gap({"iptables": IPTABLES}, SERVICE, forwarded=forwarded) == ()
     assert gap({"nft": NFTABLES}, NFT_SERVICE, forwarded=forwarded) == ()
-    assert gap({}, replace(SERVICE, mode="ipvs"), forwarded=forwarded) == ()
+    assert gap({"ipvs": IPVS, "addresses": OWN}, IPVS_SERVICE, forwarded=forwarded) == ()
+    assert gap({}, IPVS_SERVICE, forwarded=forwarded) == ()
 
 
 @pytest.mark.parametrize(
@@ -247,3 +260,30 @@ def test_a_gap_on_a_way_from_outside_in_nftables(
     text = without(OUTER_NFTABLES, *words)
     nft = replace(service, mode="nftables")
     assert gap({"nft": text}, nft, forwarded=True) == (missing,)
+
+
+@pytest.mark.parametrize(
+    ("text", "own", "missing"),
+    [
+        (IPVS, [], "no interface has 10.96.0.10, without which IPVS does not get it"),
+        (
+            without(IPVS, "-t 10.96.0.10:80 "),
+            OWN,
+            "IPVS has no virtual server for 10.96.0.10:80/tcp",
+        ),
+        (
+            without(IPVS, "-a -t"),
+            OWN,
+            "the virtual server for 10.96.0.10:80/tcp leads to no endpoint",
+        ),
+        (
+            without(IPVS, "-a -t", "10.244.0.5").replace("5:8080 -m -w 1", "5:8080 -m -w 0"),
+            OWN,
+            "the virtual server for 10.96.0.10:80/tcp gives 10.244.1.5:8080 weight 0",
+        ),
+    ],
+)
+def test_the_first_gap_in_ipvs(text: str, own: list[dict[str, Any]], missing: str) -> None:
+    """The address, the virtual server, or one with a weight behind it."""
+    facts = {"ipvs": text, "addresses": own}
+    assert gap(facts, IPVS_SERVICE, forwarded=True) == (missing,)
