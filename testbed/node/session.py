@@ -6,7 +6,6 @@ process is killed. A command that ends at the end of its input therefore never o
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from types import TracebackType
@@ -103,13 +102,6 @@ class Session:
             end.sendall(line.encode() + b"\n")
         except OSError as error:
             raise NodeError(f"{self.what} cannot be told anything: {error.strerror}") from error
-
-    def close_input(self) -> None:
-        """End standard input; output can still be read."""
-        end = self._end
-        with suppress(OSError):
-            if end is not None:
-                end.shutdown(socket.SHUT_WR)
 
     def hang_up(self) -> None:
         """End the connection, also for a thread that reads from it."""

@@ -74,15 +74,6 @@ def test_question_and_answer(engine: Engine) -> None:
     assert engine.argv[:2] == ["testbed-agent", "trace"]
 
 
-def test_the_end_of_the_input(engine: Engine) -> None:
-    """The command sees it, and can still answer."""
-    with session(engine) as talk:
-        talk.close_input()
-        assert engine.ours.recv(100) == b""
-        engine.prints(b"goodbye\n")
-        assert talk.line(1) == b"goodbye"
-
-
 def test_leaving_hangs_up(engine: Engine) -> None:
     """So the command's input ends with the block."""
     with session(engine):
