@@ -218,32 +218,34 @@ def _tcp(data: bytes, inside: Inside) -> _Read:
 
 def _icmp(data: bytes, inside: Inside) -> _Read:
     message = headers.ICMP(data)
-    kind, code, rest = message.type, message.code, message.data
-    identity = sequence = mtu = quoted = None
-    payload = rest[_REST:]
-    if len(rest) >= _REST:
-        if kind in _ECHO:
-            identity, sequence = int.from_bytes(rest[:2], "big"), int.from_bytes(rest[2:4], "big")
-        elif (kind, code) == (_UNREACHABLE, _FRAGMENTATION_NEEDED):
-            mtu = int.from_bytes(rest[2:4], "big")
-    if kind in _QUOTING:
-        quoted, payload = _contained(IPV4, payload, inside)
-    return (None, None, None, kind, code, identity, sequence, mtu, quoted, None, None), payload
+    code, mtu = (message.type, message.code), None
+    if code == (_UNREACHABLE, _FRAGMENTATION_NEEDED):
+        mtu = int.from_bytes(message.data[2:4], "big")
+    return _message(message, mtu, _ECHO, IPV4 if code[0] in _QUOTING else 0, inside)
 
 
 def _icmp6(data: bytes, inside: Inside) -> _Read:
     message = headers.ICMP(data)
-    kind, code, rest = message.type, message.code, message.data
-    identity = sequence = mtu = quoted = None
-    payload = rest[_REST:]
-    if len(rest) >= _REST:
-        if kind in _ECHO6:
-            identity, sequence = int.from_bytes(rest[:2], "big"), int.from_bytes(rest[2:4], "big")
-        elif kind == _TOO_BIG:
-            mtu = int.from_bytes(rest[:4], "big")
-    if kind in _QUOTING6:
-        quoted, payload = _contained(IPV6, payload, inside)
-    return (None, None, None, kind, code, identity, sequence, mtu, quoted, None, None), payload
+    kind, mtu = message.type, None
+    if kind == _TOO_BIG:
+        mtu = int.from_bytes(message.data[:4], "big")
+    return _message(message, mtu, _ECHO6, IPV6 if kind in _QUOTING6 else 0, inside)
+
+
+def _message(
+    message: Any, mtu: int | None, echo: Collection[int], quotes: int, inside: Inside
+) -> _Read:
+    """An ICMP message; ``quotes`` is the ethertype of the packet that it is about, 0 for none."""
+    rest, payload = message.data, message.data[_REST:]
+    identity = sequence = quoted = None
+    if len(rest) < _REST:
+        mtu = None
+    elif message.type in echo:
+        identity, sequence = int.from_bytes(rest[:2], "big"), int.from_bytes(rest[2:4], "big")
+    if quotes:
+        quoted, payload = _contained(quotes, payload, inside)
+    told = message.type, message.code, identity, sequence, mtu, quoted
+    return (None, None, None, *told, None, None), payload
 
 
 def _ip_in_ip(data: bytes, inside: Inside) -> _Read:
