@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from testbed.errors import UsageError
@@ -18,6 +19,7 @@ __all__ = [
     "name",
     "output",
     "topology",
+    "unwritable",
     "wanted_name",
     "within",
 ]
@@ -113,3 +115,14 @@ def wanted_name(args: argparse.Namespace) -> str | None:
 def within(text: str, least: int, most: int) -> bool:
     """Whether it is a whole number, in digits and nothing else, between these two."""
     return text.isascii() and text.isdigit() and len(text) < 9 and least <= int(text) <= most
+
+
+def unwritable(option: str, path: str, besides: str = "") -> str:
+    """Why the file that an option names cannot be written, as far as is seen; empty: it can.
+
+    ``besides`` says what it may be instead of a file.
+    """
+    if not path or Path(path).is_dir():
+        return f"{option} {path or 'is empty'}: it is a file to write{besides}"
+    parent = Path(path).parent
+    return "" if parent.is_dir() else f"{option} {path}: there is no directory {parent}"

@@ -121,12 +121,8 @@ def _problems(args: argparse.Namespace) -> Iterator[str]:
         yield f"--duration {args.duration}: it is a number of seconds, more than 0"
     if args.write == "-" and sys.stdout.isatty():
         yield "-w -: a terminal cannot show pcapng; pipe it to a command, or leave -w out"
-    elif args.write is not None and args.write != "-":
-        path = Path(args.write)
-        if not args.write or path.is_dir():
-            yield f"-w {args.write or 'is empty'}: it is a file to write"
-        elif not path.parent.is_dir():
-            yield f"-w {args.write}: there is no directory {path.parent}"
+    elif args.write not in (None, "-") and (problem := options.unwritable("-w", args.write)):
+        yield problem
 
 
 def _seconds(text: str) -> float:

@@ -83,10 +83,8 @@ def _checked(args: argparse.Namespace) -> None:
             continue
         if args.service is None:
             problems.append(f"--{option}: it draws one Service; say which one")
-        if path != "-" and (not path or Path(path).is_dir()):
-            problems.append(f"--{option} {path or 'is empty'}: it is a file to write, or -")
-        elif not Path(path).parent.is_dir():
-            problems.append(f"--{option} {path}: there is no directory {Path(path).parent}")
+        if path != "-" and (problem := options.unwritable(f"--{option}", path, ", or -")):
+            problems.append(problem)
     if args.dot == args.svg == "-":
         problems.append("--dot - and --svg -: only one of them can be printed")
     if args.node is not None and args.service is None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from ipaddress import IPv4Address
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,8 +24,6 @@ testbed trace client 172.18.255.200
 testbed trace client node1 --proto tcp --port 30080
 testbed trace netexec-node1-1 node2 --html walk.html --pcap walk.pcapng"""
 
-_PORTS = {"icmp": 0, "tcp": 8080, "udp": 8081}
-"""Where the default pods' netexec answers."""
 _SIZE = 56
 _LARGEST = 65535 - 20 - 8
 """An IPv4 packet's length, without its header and that of ICMP or UDP."""
@@ -103,54 +100,42 @@ def _wanted(args: argparse.Namespace) -> tuple[str | None, int | None, int]:
     Raises:
         UsageError: something is wrong; the message lists every problem.
     """
-    problems = list(_problems(args))
+    from testbed.verify.trace.destination import PORTS
+
+    problems = list(_problems(args, PORTS))
     if problems:
         raise UsageError("\n".join(problems))
     open_ = _is_open(args.target)
     protocol = args.proto or (None if open_ else "icmp")
-    default = None if open_ else _PORTS[protocol or "icmp"]
+    default = None if open_ else PORTS[protocol or "icmp"]
     port = default if args.port is None else int(args.port)
     size = {"tcp": 0}.get(args.proto, _SIZE) if args.size is None else int(args.size)
     return protocol, port, size
 
 
-def _problems(args: argparse.Namespace) -> Iterator[str]:
+def _problems(args: argparse.Namespace, protocols: Collection[str]) -> Iterator[str]:
     proto = args.proto or ("" if _is_open(args.target) else "icmp")
-    if args.proto is not None and args.proto not in _PORTS:
+    if args.proto is not None and args.proto not in protocols:
         yield f"--proto {args.proto}: it is icmp, tcp or udp"
-    if args.port is not None and not _within(args.port, 1, 65535):
+    if args.port is not None and not options.within(args.port, 1, 65535):
         yield f"--port {args.port}: it is a number from 1 to 65535"
     if args.port is not None and proto == "icmp":
         yield "--port: ICMP has no ports; it is for tcp and udp"
-    if args.size is not None and not _within(args.size, 0, _LARGEST):
+    if args.size is not None and not options.within(args.size, 0, _LARGEST):
         yield f"--size {args.size}: it is a number from 0 to {_LARGEST}"
     if args.size is not None and args.proto == "tcp":
         yield "--size: the first packet of a TCP connection is empty; it is for icmp and udp"
     for option in _FILES:
         path = getattr(args, option)
-        if path is None:
-            continue
-        if not path or Path(path).is_dir():
-            yield f"--{option} {path or 'is empty'}: it is a file to write"
-        elif not Path(path).parent.is_dir():
-            yield f"--{option} {path}: there is no directory {Path(path).parent}"
+        if path is not None and (problem := options.unwritable(f"--{option}", path)):
+            yield problem
 
 
 def _is_open(target: str) -> bool:
     """Whether it may be a Service's name or address, whose port then says what is to be sent."""
-    return target.startswith(("svc/", "service/", "services/")) or _is_address(target)
+    from testbed.verify.trace.destination import address
 
-
-def _is_address(text: str) -> bool:
-    try:
-        IPv4Address(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _within(text: str, least: int, most: int) -> bool:
-    return text.isascii() and text.isdigit() and len(text) < 9 and least <= int(text) <= most
+    return bool(target.startswith(("svc/", "service/", "services/")) or address(target))
 
 
 def _write(args: argparse.Namespace, found: Trace, capture: bytes) -> None:
