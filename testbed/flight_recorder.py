@@ -135,17 +135,19 @@ class _Ring:
         self._since_ns = 0
         self._begun = 0
         self._counts = ""
-        self._words = ""
+        self._words = ""  # what this ring's exec said of trouble
+        self._why = ""  # why the one before it ended
 
     def _keep(self) -> None:
         """Record until told to stop: also after the node's restarts, however long it is away."""
         pause = _PAUSE_SECONDS
         while True:
-            begun = self._begun
+            begun, self._words = self._begun, ""
             try:
                 self._record()
+                self._why = self._words or "its exec ended"
             except Exception as error:  # told by collect: nobody hears a thread
-                self._words = _first_line(error)
+                self._why = _first_line(error)
             self.settled.set()
             pause = _PAUSE_SECONDS if self._begun > begun else min(2 * pause, _LONGEST_PAUSE)
             if self._stopping.wait(pause):
@@ -197,7 +199,8 @@ class _Ring:
                 found["agent.log"] = self._log()
         except (TestbedError, ValueError, KeyError) as error:
             return Evidence(self.node, problems=(_first_line(error),))
-        why = f" ({self._words})" if self._words else ""
+        words = self._words or self._why
+        why = f" ({words})" if words else ""
         problems = [f"{text}{why}" for text in answer["problems"]]
         if self._begun > 1 and self._since_ns > begin_ns:
             problems.append(f"recording was begun anew{why}: what passed before is lost")

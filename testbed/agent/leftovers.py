@@ -3,7 +3,9 @@
 ``docker restart`` ends every process, mount and network namespace of a node but keeps its files:
 names in ``/run/netns`` that pin nothing, crun's records, CNI's cache and host-local's leases. A
 runtime that starts again finds its sandboxes dead and tears them down with CNI DEL, which gives the
-leases back; so does this.
+leases back; so does this. Elsewhere ``/run`` is a tmpfs and PID files end with the boot. Here they
+would stay, and a daemon whose old ID another process has by now would take that for itself: "daemon
+is already running", says keepalived, and ends.
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ def clear(sandboxes: Sandboxes) -> int:
     syscalls.unmount(rootfs.PAUSE)
     syscalls.unmount(CONTAINERS)
     rootfs.remove_tree(CONTAINERS)
+    for name in Path("/run").rglob("*.pid"):
+        name.unlink()
     deleted = sandboxes.delete_attachments("")
     rootfs.prepare()
     return deleted

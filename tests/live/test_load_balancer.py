@@ -182,6 +182,20 @@ def test_another_node_takes_over(layer2: Running, client: Any, how: str, most: f
     assert asking.tcp(layer2.clients["client"], address, 80).outcome == "answered"
 
 
+def test_another_process_with_the_old_id_stops_nobody(layer2: Running, client: Any) -> None:
+    """PID files do not outlive a boot: the first start of keepalived is the only one."""
+    pids = "/run/testbed/announce/keepalived.pid"
+    container = layer2.container("node1")
+    try:
+        layer2.nodes["node1"].run("sh", "-c", f"echo 1 >{pids}")
+        client.api.kill(container)
+    finally:
+        client.api.start(container)
+        layer2.refresh()
+    until(lambda: [each["state"] for each in daemons(layer2, "keepalived")] == ["running"] * 3)
+    assert [each["restarts"] for each in daemons(layer2, "keepalived")] == [0] * 3
+
+
 LATER = {
     "apiVersion": "v1",
     "kind": "Service",
@@ -193,22 +207,22 @@ LATER = {
 def test_a_later_service_is_announced_and_withdrawn(layer2: Running) -> None:
     """keepalived takes and releases addresses while it runs, and keeps the others."""
     other = service(layer2, "one-a")
-    began = daemon(layer2, "keepalived")
+    began = daemons(layer2, "keepalived")
     layer2.apply(LATER)
     found = service(layer2, "later")
     elected(layer2, found)
     layer2.delete(LATER)
     until(lambda: holders(layer2, found.load_balancer_ip) == [])
     elected(layer2, other)
-    assert daemon(layer2, "keepalived") == began
+    assert daemons(layer2, "keepalived") == began
 
 
-def daemon(testbed: Running, name: str) -> list[int]:
-    """A daemon's process ID on every node."""
+def daemons(testbed: Running, name: str) -> list[dict[str, Any]]:
+    """What every node tells of a daemon."""
     words = ("testbed-agent", "process", "list")
     said = [node.run(*words).stdout.splitlines() for node in testbed.nodes.values()]
     rows = [json.loads(line) for lines in said for line in lines]
-    return [row["pid"] for row in rows if row["name"] == name]
+    return [row for row in rows if row["name"] == name]
 
 
 def test_bgp_announces_and_withdraws_a_later_service(bgp: Running) -> None:
