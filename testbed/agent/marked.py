@@ -2,7 +2,8 @@
 
 The answer is also what the packet can be recognized by, wherever it is seen: bytes that neither
 encapsulation nor NAT changes. ICMP and UDP carry the marker in their payload; a TCP segment has
-none, but its initial sequence number, which every answer acknowledges, is as good.
+none, but its initial sequence number, which is chosen here and every answer acknowledges, is as
+good.
 """
 
 from __future__ import annotations
@@ -13,15 +14,14 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from .icmp import ERRORS, FRAGMENTATION_NEEDED
 from .netns import entered
 from .probes import ECHO_REPLY, ECHO_REQUEST, checksum
-from .tap import ETHERNET, Sight
 
-__all__ = ["Packet", "initial_sequence", "words"]
+__all__ = ["Packet", "words"]
 
 _IP_MTU_DISCOVER, _DO, _DONT = 10, 2, 0
 _IP_RECVERR = 11
@@ -32,14 +32,16 @@ _ECHO = b"echo "
 """What netexec's UDP server answers with what follows."""
 _LEAST = 8
 """Shorter pieces of a marker may be anything."""
-_SYN, _ACK = 0x02, 0x10
+_TCP_REPAIR, _TCP_REPAIR_QUEUE, _TCP_QUEUE_SEQ = 19, 20, 21
+_SEND_QUEUE = 2
 
 
 class Packet:
     """One marked packet and the socket that it leaves through.
 
     ``wanted`` holds ``protocol`` (``icmp``, ``tcp`` or ``udp``), ``ip``, ``port``, ``size``,
-    ``dont_fragment``, ``marker`` and ``seconds``, after which no answer is waited for.
+    ``dont_fragment``, ``marker``, ``sequence`` (TCP's initial sequence number, not 0) and
+    ``seconds``, after which no answer is waited for.
     """
 
     def __init__(self, wanted: Mapping[str, Any]) -> None:
@@ -59,6 +61,8 @@ class Packet:
         try:
             with entered(path):
                 self._socket = _opened(self._protocol, bool(self._wanted["dont_fragment"]))
+            if self._protocol == "tcp":
+                _begin_at(self._socket, self._wanted["sequence"])
             self._begin(self._socket)
         except OSError as error:
             told = self._told(self._socket) if self._socket else ""
@@ -71,17 +75,11 @@ class Packet:
         if self._socket:
             self._socket.close()
 
-    def patterns(self, sights: Iterable[Sight] = ()) -> list[bytes]:
-        """Bytes of which every frame of the packet and of its answers holds some.
-
-        ``sights`` are what the sender's namespace saw: the sequence number of TCP is read there.
-        """
+    def patterns(self) -> list[bytes]:
+        """Bytes of which every frame of the packet and of its answers holds some."""
         if self._protocol == "tcp":
-            to = self._wanted["ip"], self._wanted["port"]
-            since = [sight for sight in sights if sight.time_ns >= self.sent_ns]
-            sequence = initial_sequence(since, self.local_port, to)
-            following = [] if sequence is None else [sequence, (sequence + 1) % 2**32]
-            return [number.to_bytes(4, "big") for number in following]
+            sequence = self._wanted["sequence"]
+            return [number.to_bytes(4, "big") for number in (sequence, (sequence + 1) % 2**32)]
         prefix = b"" if self._protocol == "icmp" else _ECHO
         piece = self._payload().removeprefix(prefix)[: len(self._wanted["marker"])]
         found = [piece] if len(piece) >= _LEAST else []
@@ -174,6 +172,17 @@ def _opened(protocol: str, dont_fragment: bool) -> socket.socket:
     return opened
 
 
+def _begin_at(opened: socket.socket, sequence: int) -> None:
+    """Choose the sequence number of the SYN, as CRIU does for a connection that it restores."""
+    for option, value in (
+        (_TCP_REPAIR, 1),
+        (_TCP_REPAIR_QUEUE, _SEND_QUEUE),
+        (_TCP_QUEUE_SEQ, struct.pack("@I", sequence)),
+        (_TCP_REPAIR, 0),
+    ):
+        opened.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
 def words(extended: bytes) -> str:
     """What an extended error (``struct sock_extended_err`` and the offender's address) says."""
     number, origin, kind, code, info, _ = _ERROR.unpack_from(extended)
@@ -184,26 +193,3 @@ def words(extended: bytes) -> str:
     said = ERRORS.get((kind, code), os.strerror(number))
     mtu = f", MTU {info}" if (kind, code) == FRAGMENTATION_NEEDED else ""
     return f"ICMP {kind}/{code} from {offender}: {said}{mtu}"
-
-
-def initial_sequence(sights: Iterable[Sight], port: int, target: tuple[str, int]) -> int | None:
-    """The sequence number of the SYN that left from TCP ``port`` for ``target``.
-
-    NAT of the sender's own namespace may have changed either (``MASQUERADE --random-fully`` changes
-    every port) before the first interface sees it, or both: then it is the first SYN.
-    """
-    host, service = socket.inet_aton(target[0]), target[1]
-    best, found = -1, None
-    for sight in sights:
-        at = 14 if sight.link_type == ETHERNET else 0
-        packet = sight.data[at:]
-        if not sight.outgoing or len(packet) < 40 or packet[0] >> 4 != 4 or packet[9] != 6:
-            continue
-        segment = packet[(packet[0] & 0xF) * 4 :]
-        source, destination, sequence, _, _, flags = struct.unpack_from("!HHIIBB", segment)
-        if flags & (_SYN | _ACK) != _SYN:
-            continue
-        likeness = 2 * (source == port) + ((packet[16:20], destination) == (host, service))
-        if likeness > best:
-            best, found = likeness, int(sequence)
-    return found

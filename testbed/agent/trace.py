@@ -115,13 +115,13 @@ class Conversation:
             return {**nothing, "error": self._not_here(space)}
         self._packet = Packet(question)
         self._packet.send(self._spaces[space])
-        self._drain()
+        self._drain()  # waiting has filled the buffers
         return {
             "answered": self._packet.answered,
             "error": self._packet.error,
             "local_port": self._packet.local_port,
             "sent_ns": self._packet.sent_ns,
-            "patterns": [each.hex() for each in self._packet.patterns(self._sights[space])],
+            "patterns": [each.hex() for each in self._packet.patterns()],
         }
 
     def _drain(self) -> None:

@@ -82,6 +82,7 @@ class Conversation:
             "size": probe.size,
             "dont_fragment": probe.dont_fragment,
             "marker": probe.marker,
+            "sequence": probe.sequence,
             "seconds": _SECONDS,
         }
         try:

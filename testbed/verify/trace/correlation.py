@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
-from testbed.packets.packet import ICMP, TCP, UDP, Packet
-from testbed.verify.trace.model import Endpoint, Event, Probe
+from testbed.packets.packet import ICMP, UDP, Packet
+from testbed.verify.trace.model import Event, Probe
 
 __all__ = ["ECHO", "REPLY", "REQUEST", "Correlated", "Sight", "correlate"]
 
@@ -51,10 +51,10 @@ class Correlated:
     """``request`` or ``reply`` → how often TCP sent it again; those frames are in no list."""
 
 
-def correlate(events: Iterable[Event], probe: Probe, source: Endpoint) -> Correlated:
+def correlate(events: Iterable[Event], probe: Probe) -> Correlated:
     """Sort out the events of one probe; what has nothing to do with it is left out."""
     ordered = sorted(events, key=lambda event: event.packet.time_ns)
-    role = _role(ordered, probe, source)
+    role = _role(probe)
     found = Correlated()
     plain = [event for event in ordered if not _is_error(event)]
     roles = {id(event): role(event.packet.innermost) for event in plain}
@@ -175,10 +175,10 @@ def _first_of_each(sights: Iterable[Sight]) -> tuple[list[Sight], int]:
     return first, max(seen.values(), default=0)
 
 
-def _role(ordered: Sequence[Event], probe: Probe, source: Endpoint) -> _Role:
+def _role(probe: Probe) -> _Role:
     needle = _needle(probe)
     if probe.protocol == "tcp":
-        return _tcp(_initial_sequence(ordered, probe, source))
+        return _tcp(probe.sequence)
     return _udp(probe, needle) if probe.protocol == "udp" else _icmp(needle)
 
 
@@ -193,13 +193,13 @@ def _icmp(needle: bytes) -> _Role:
     return role
 
 
-def _tcp(initial: int | None) -> _Role:
+def _tcp(initial: int) -> _Role:
     answer = ""
 
     def role(packet: Packet) -> str:
         nonlocal answer
         tcp = packet.tcp
-        if tcp is None or initial is None:
+        if tcp is None:
             return ""
         if tcp.flags == "S" and tcp.sequence == initial:
             return REQUEST
@@ -209,31 +209,6 @@ def _tcp(initial: int | None) -> _Role:
         return REPLY if tcp.flags == answer else ""
 
     return role
-
-
-def _initial_sequence(ordered: Iterable[Event], probe: Probe, source: Endpoint) -> int | None:
-    """Of the connection that the source opened; NAT keeps it.
-
-    A node's own packets may be translated before any interface sees them.
-    """
-    ordered = list(ordered)
-    opening = [event for event in ordered if _opens(event, probe)]
-    begun = next((event for event in opening if event.place == source.place), None)
-    unlike = (event for event in ordered if event.place == source.place and _is_syn(event))
-    sent = begun or next(iter(opening), None) or next(unlike, None)
-    tcp = sent.packet.innermost.tcp if sent else None
-    return tcp.sequence if tcp else None
-
-
-def _opens(event: Event, probe: Probe) -> bool:
-    packet = event.packet.innermost
-    wanted = (probe.ip, probe.port)
-    return _is_syn(event) and (str(packet.destination), packet.destination_port) == wanted
-
-
-def _is_syn(event: Event) -> bool:
-    packet = event.packet.innermost
-    return packet.protocol == TCP and packet.tcp is not None and packet.tcp.flags == "S"
 
 
 def _udp(probe: Probe, needle: bytes) -> _Role:

@@ -66,6 +66,8 @@ class Probe:
     dont_fragment: bool = False
     marker: str = ""
     """ASCII, repeated through the whole payload, so that every fragment holds it."""
+    sequence: int = 0
+    """TCP's initial sequence number, which NAT and encapsulation keep; 0 for other protocols."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +83,9 @@ class ExpectedHop:
     encapsulation: Encapsulation = None
     """How the packet must look here."""
     what: str = ""
-    """What is done to the packet here, in words: ``sent``, ``veth crossing``, ``bridged``,
-    ``routed``, ``encapsulated``, ``underlay crossing``, ``decapsulated``, ``delivered`` (several
-    joined by comma)."""
+    """What is done to the packet here, in words: ``sent``, ``veth crossing``, ``shaped``,
+    ``bridged``, ``routed``, ``encapsulated``, ``underlay crossing``, ``decapsulated``,
+    ``delivered`` (several joined by comma)."""
     source: str = ""
     """The address from which the endpoint's packet must be here; empty: any."""
     destination: str = ""

@@ -75,7 +75,9 @@ def trace(
     Returns:
         The trace, and the pcapng file of all frames that were seen.
     """
-    probe = Probe(protocol, target.ip, port, size, dont_fragment, secrets.token_hex(8))
+    sequence = secrets.randbelow(2**32 - 1) + 1 if protocol == "tcp" else 0
+    marks = secrets.token_hex(8), sequence
+    probe = Probe(protocol, target.ip, port, size, dont_fragment, *marks)
     behind = [each.end for each in service.endpoints] if service else []
     with conversing(client, containers, (source, target, *behind)) as nodes:
         return traced(nodes, cluster, observed, source, target, probe, service)
@@ -105,7 +107,7 @@ def traced(
         legs = path.expect(cluster, observed, source, target, before)
         expected = path.addressed(legs, source, target, masked=masked(cluster))
     else:
-        sights = correlate(seen, probe, source)
+        sights = correlate(seen, probe)
         service = enter(service, before, sights.request)
         asked = translation.arguments(probe, service.entered, sights.request, sent.local_port)
         entries = nodes.conntrack(service.entered, asked)

@@ -67,7 +67,7 @@ def follow(
         delivered: whether the target is at the end of the request's path; otherwise the node there
             rejects or drops it.
     """
-    found = correlate(events, probe, source)
+    found = correlate(events, probe)
     places = {hop.place for leg in expected for hop in leg}
     here, strays = _split([*found.request, *found.reply], places)
     began = min((sight.event.packet.time_ns for sight in here), default=0)

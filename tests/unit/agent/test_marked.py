@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from testbed.agent.marked import Packet, initial_sequence, words
-from testbed.agent.tap import ETHERNET, RAW_IP, Sight
+from testbed.agent.marked import Packet, words
+from testbed.agent.tap import Tap
 
 MARKER = "0123456789abcdef"
 
@@ -29,6 +29,7 @@ def wanted(protocol: str, port: int = 0, **more: Any) -> dict[str, Any]:
         "size": 56,
         "dont_fragment": False,
         "marker": MARKER,
+        "sequence": 0xFFFFFFFF,
         "seconds": 0.2,
     } | more
 
@@ -59,6 +60,7 @@ def echo() -> Iterator[int]:
 
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="raw sockets are root's")
+needs_admin = pytest.mark.skipif(os.geteuid() != 0, reason="TCP_REPAIR is root's")
 
 
 class Overhearing:
@@ -122,6 +124,7 @@ def test_udp_is_answered(echo: int) -> None:
         ]
 
 
+@needs_admin
 def test_tcp_is_answered_by_a_connection() -> None:
     """It is open until the packet is closed, so that its end is not in the trace."""
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -136,6 +139,21 @@ def test_tcp_is_answered_by_a_connection() -> None:
         peer.close()
 
 
+@needs_admin
+def test_the_patterns_of_tcp_are_in_segment_and_answer() -> None:
+    """The SYN has the wanted sequence number, and the answer acknowledges the next one."""
+    with closing(Tap(None)) as tap, socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with sent(wanted("tcp", port)) as packet:
+            first, following = packet.patterns()
+            ends = struct.pack("!HH", packet.local_port, port)
+        back = ends[2:] + ends[:2]
+        seen = [sight.data for sight in tap.drain()]
+    assert (first, following) == (b"\xff" * 4, bytes(4))
+    assert any(ends + first in each for each in seen)
+    assert any(each[each.find(back) + 8 :].startswith(following) for each in seen if back in each)
+
+
 def closed(kind: int) -> int:
     """A port where nobody listens."""
     with socket.socket(socket.AF_INET, kind) as server:
@@ -143,6 +161,7 @@ def closed(kind: int) -> int:
         return int(server.getsockname()[1])
 
 
+@needs_admin
 def test_a_refused_connection_is_an_error() -> None:
     """At once."""
     with sent(wanted("tcp", closed(socket.SOCK_STREAM))) as packet:
@@ -209,35 +228,3 @@ def test_words_for_extended_errors(
     error = struct.pack("@IBBBxII", number, origin, kind, code, info, 0)
     offender = struct.pack("@HH", socket.AF_INET, 0) + socket.inet_aton("10.244.0.1") + bytes(8)
     assert words(error + offender) == said
-
-
-def segment(port: int, sequence: int, flags: int) -> bytes:
-    """An IPv4 packet with a bare TCP segment."""
-    header = struct.pack("!BBHHHBBH8x", 0x45, 0, 40, 0, 0, 64, 6, 0)
-    return header + struct.pack("!HHIIBBHHH", port, 8080, sequence, 0, 0x50, flags, 0, 0, 0)
-
-
-def test_initial_sequence_is_that_of_the_first_syn() -> None:
-    """Of our own port, on its way out, with or without an Ethernet header; NAT may change it."""
-    syn, syn_ack = 0x02, 0x12
-
-    def frame(data: bytes, *, outgoing: bool = True, link_type: int = RAW_IP) -> Sight:
-        head = bytes(12) + b"\x08\x00" if link_type == ETHERNET else b""
-        return Sight(1, "eth0", link_type, outgoing, len(data), head + data)
-
-    others = [
-        frame(b""),
-        frame(b"\x60" + bytes(60)),
-        frame(segment(40000, 1, syn), outgoing=False),
-        frame(segment(40000, 3, syn_ack)),
-    ]
-    elsewhere = "127.0.0.2", 8080
-    assert initial_sequence(others, 40000, elsewhere) is None
-    masqueraded = frame(segment(40001, 2, syn))
-    assert initial_sequence([*others, masqueraded], 40000, elsewhere) == 2
-    ours = frame(segment(40000, 0xFFFFFFFF, syn), link_type=ETHERNET)
-    assert initial_sequence([*others, masqueraded, ours], 40000, elsewhere) == 0xFFFFFFFF
-    with closing(Packet(wanted("tcp"))) as packet:
-        packet.local_port = 40000
-        assert packet.patterns([ours]) == [b"\xff\xff\xff\xff", bytes(4)]
-        assert packet.patterns(others) == []

@@ -107,7 +107,7 @@ def judged(
     **how: Any,
 ) -> Diagnosis:
     """The verdict about a packet of the client."""
-    probe = Probe(service.protocol, service.ip, service.port, marker=MARKER)
+    probe = Probe(service.protocol, service.ip, service.port, marker=MARKER, sequence=1000)
     target = B if service.usable else NOBODY
     walk = follow(
         *(events, probe, (tuple(path), ()), CLIENT, target), delivered=bool(service.usable)

@@ -46,6 +46,7 @@ def test_the_source_sends() -> None:
         "size": 100,
         "dont_fragment": True,
         "marker": "abc",
+        "sequence": 0,
         "seconds": 0.5,
     }
     assert line.heard[1]["space"] == ""

@@ -39,7 +39,7 @@ from tests.unit.verify.trace.world import (
     travel,
 )
 
-TCP_PROBE = Probe("tcp", "10.96.0.10", 80, marker=MARKER)
+TCP_PROBE = Probe("tcp", "10.96.0.10", 80, marker=MARKER, sequence=1000)
 SERVICE = Service(
     *("default/web", "10.96.0.10", "tcp", 80),
     known=True,

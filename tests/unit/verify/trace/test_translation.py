@@ -62,7 +62,7 @@ def test_what_the_node_made_of_the_destination(
     """A packet that a rule drops after DNAT has no entry; another node's doing does not count."""
     probe = TCP_PROBE if made or ICMP_ENTRY not in entries else Probe("icmp", SERVICE.cluster_ip)
     service = SERVICE if probe.port else _icmp()
-    request = correlate(events, probe, A).request
+    request = correlate(events, probe).request
     assert translated(service, A, request, entries) == made
 
 
@@ -86,7 +86,7 @@ def test_an_entry_is_asked_for_by_the_port_that_the_node_saw() -> None:
     """The sender's node may have masqueraded the packet, to another port."""
     seen = asked()._replace(source=IPv4Address("172.18.0.2"), source_port=12345)
     events = [at(PATH[0][0], asked(), 1), at(PATH[0][5], seen, 2)]
-    request = correlate(events, TCP_PROBE, A).request
+    request = correlate(events, TCP_PROBE).request
     assert arguments(TCP_PROBE, "node2", request, 40000)[5] == "12345"
     assert arguments(TCP_PROBE, "node1", request, 40000)[5] == "40000"
 
@@ -110,7 +110,7 @@ def masqueraded(packet: Packet) -> Packet:
 @pytest.mark.parametrize(
     ("probe", "there", "back"),
     [
-        (Probe("tcp", "10.96.0.10", 80, marker=MARKER), segment("S"), segment("S.", reply=True)),
+        (TCP_PROBE, segment("S"), segment("S.", reply=True)),
         (Probe("udp", "10.96.0.10", 90, 56, marker=MARKER), datagram(), datagram(reply=True)),
     ],
     ids=["tcp", "udp"],
@@ -156,8 +156,8 @@ def test_the_endpoints_node_did_not_translate_what_another_sent_on() -> None:
     service = replace(SERVICE, entered="node2")
     out = replace(at(PATH[0][0], asked(), 1), place="client", node="client")
     events = [out, at(PATH[0][4], segment("S"), 2), at(PATH[0][7], segment("S"), 3)]
-    astray = correlate(events, TCP_PROBE, client).request
+    astray = correlate(events, TCP_PROBE).request
     assert translated(service, client, astray, []) == ""
     came = at(PATH[0][5], asked(), 2)
-    through = correlate([out, came, *events[2:]], TCP_PROBE, client).request
+    through = correlate([out, came, *events[2:]], TCP_PROBE).request
     assert translated(service, client, through, []) == "10.244.1.2:8080"

@@ -148,6 +148,12 @@ def test_tcp_is_followed_by_its_sequence_number_through_nat() -> None:
     assert (walk.request.divergence, walk.reply.divergence) == (None, None)
 
 
+def test_a_strangers_connection_is_not_followed() -> None:
+    """Although it goes the same way, at the same time, and nothing of the probe was seen."""
+    strange = travel(PATH[0], segment("S", number=5))
+    assert walked(strange, TCP_PROBE).request.observed == ()
+
+
 def test_a_reset_is_a_reply() -> None:
     """Nobody listens."""
     walk = walked(there_and_back(segment("S"), segment("R.", reply=True)), TCP_PROBE)

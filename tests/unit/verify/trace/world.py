@@ -36,7 +36,7 @@ STEP_NS = 10_000
 LATER = 2_000_000
 """When replies begin."""
 ICMP_PROBE = Probe("icmp", B.ip, size=56, marker=MARKER)
-TCP_PROBE = Probe("tcp", B.ip, 8080, marker=MARKER)
+TCP_PROBE = Probe("tcp", B.ip, 8080, marker=MARKER, sequence=1000)
 UDP_PROBE = Probe("udp", B.ip, 8081, marker=MARKER)
 
 
