@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -59,10 +59,12 @@ def sources(cluster: Cluster, observed: Observed, words: Iterable[str]) -> tuple
     unknown = False
     for word in given:
         target, separator, device = word.partition(":")
-        place = next((name for name in (target, f"default/{target}") if name in places), "")
+        place = _place(target, places)
         node = places.get(place, "")
         if not place:
-            problems.append(f"{word}: there is no node, router, client or pod {target!r}")
+            owner, _, device = target.rpartition("/")
+            hint = f"; for an interface write {owner}:{device}" if _place(owner, places) else ""
+            problems.append(f"{word}: there is no node, router, client or pod {target!r}{hint}")
             unknown = True
         elif separator and not device:
             problems.append(f"{word}: an interface is missing after the colon")
@@ -77,6 +79,11 @@ def sources(cluster: Cluster, observed: Observed, words: Iterable[str]) -> tuple
     if problems:
         raise UsageError("\n".join([*problems, *([there_is(cluster)] if unknown else [])]))
     return tuple(found)
+
+
+def _place(target: str, places: Mapping[str, str]) -> str:
+    """A node's name or a pod's key; empty: there is none."""
+    return next((name for name in (target, f"default/{target}") if name in places), "")
 
 
 def _places(cluster: Cluster) -> dict[str, str]:

@@ -50,6 +50,15 @@ def test_no_words_are_all_uplinks() -> None:
         sources(CLUSTER, Observed({}), [])
 
 
+@pytest.mark.parametrize(
+    ("word", "meant"), [("node1/eth0", "node1:eth0"), ("default/web/lo", "default/web:lo")]
+)
+def test_a_name_as_tables_print_it_is_told_how_to_be_written(word: str, meant: str) -> None:
+    """With a colon, because a slash is what pods have behind their namespaces."""
+    with pytest.raises(UsageError, match=f"; for an interface write {meant}\n"):
+        sources(CLUSTER, OBSERVED, [word])
+
+
 def test_every_wrong_word_at_once() -> None:
     """With what there is."""
     with pytest.raises(UsageError) as caught:
