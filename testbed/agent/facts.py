@@ -21,7 +21,11 @@ __all__ = ["counters", "documents", "foreign_tables", "read", "read_all"]
 PROC = "/proc/thread-self/net"
 """Of the namespace in which the reading thread is, as is everything in ``/proc/sys/net``."""
 SYSCTLS = "/proc/sys"
-_SYSCTLS = ("net.ipv4.ip_forward", "net.bridge.bridge-nf-call-iptables")
+_SYSCTLS = (
+    "net.ipv4.ip_forward",
+    "net.ipv4.icmp_echo_ignore_all",
+    "net.bridge.bridge-nf-call-iptables",
+)
 _OF_INTERFACE = ("forwarding", "rp_filter", "proxy_arp", "accept_local")
 _SECONDS = 5.0
 

@@ -131,12 +131,12 @@ def without_address(world: World, pod: str) -> Fault:
 
 def echoes(world: World, where: str) -> Fault:
     """A node or pod that does not answer ping."""
-    setting = f"{SYSCTL}.icmp_echo_ignore_all"
-    steps = both(where, f"{setting}=1", f"{setting}=0")
+    name = "icmp_echo_ignore_all"
+    steps = both(where, f"{SYSCTL}.{name}=1", f"{SYSCTL}.{name}=0")
     if where in world.live.nodes:
-        return Fault("mute", steps, "no-answer", where, leg="reply")
+        return Fault("mute", steps, "no-answer", where, name, leg="reply")
     own = within(world, where, steps)
-    return Fault("mute", own, "no-answer", f"default/{where}", leg="reply")
+    return Fault("mute", own, "no-answer", f"default/{where}", name, leg="reply")
 
 
 def nobody(protocol: str, place: str) -> Fault:

@@ -32,6 +32,8 @@ _COUNTERS = (
 )
 """What the kernel counts when it drops something."""
 
+_MUTE = "net.ipv4.icmp_echo_ignore_all"
+
 
 def error_in_words(event: Event) -> str:
     """``node1/cni0 saw ICMP fragmentation needed (3/4) from 10.244.0.1, MTU 1450``."""
@@ -88,6 +90,11 @@ def unanswered(case: Case, scene: Scene) -> Iterator[Finding]:
     if scene.where == case.source.place and case.walk.reply.observed:
         summary = f"the reply reached {scene.where}, but its socket did not get it"
         yield Finding(5, "unknown", scene.where, summary, _counted(case, scene.where))
+        return
+    if case.probe.protocol == "icmp" and case.space(scene.where).sysctl(_MUTE) == "1":
+        summary = f"{scene.where} got it, and answers no echo: {_MUTE} is 1"
+        advice = f"`sysctl -w {_MUTE}=0` in {scene.where}"
+        yield Finding(40, "no-answer", scene.where, summary, (), advice)
         return
     summary = f"{scene.where} got it and sent no reply"
     evidence = _counted(case, scene.where)

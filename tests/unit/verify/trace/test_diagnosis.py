@@ -62,6 +62,15 @@ def test_no_answer() -> None:
     assert (found.last, found.expected) == ("default/b/eth0", "default/b/eth0")
 
 
+def test_no_answer_to_an_echo_that_is_ignored() -> None:
+    """The setting is named."""
+    world = World()
+    world.after["node2"][B.place]["sysctls"] = {"net.ipv4.icmp_echo_ignore_all": "1"}
+    found = verdict(world, request(10))
+    assert (found.cause, found.place) == ("no-answer", B.place)
+    assert found.advice == "`sysctl -w net.ipv4.icmp_echo_ignore_all=0` in default/b"
+
+
 def test_no_answer_to_a_datagram() -> None:
     """An application may be silent: the advice says so, and what netexec answers."""
     found = verdict(World(UDP_PROBE), request(10, datagram()))
