@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 from testbed.packets.packet import UDP, Packet
 from testbed.verify.observed import Observed
 from testbed.verify.oracle import Ipip, Vxlan
+from testbed.verify.trace.devices import SHAPER
 from testbed.verify.trace.facts import Space, space_of
 from testbed.verify.trace.happened import turned
 from testbed.verify.trace.model import (
@@ -23,7 +25,7 @@ from testbed.verify.trace.model import (
 )
 from testbed.verify.trace.walk import Walk, tunnel
 
-__all__ = ["Case", "Finding", "Question", "Scene", "scene"]
+__all__ = ["Case", "Finding", "Question", "Scene", "came", "scene"]
 
 
 class Question(NamedTuple):
@@ -147,7 +149,7 @@ class Scene:
         if self.next is None or self.next.direction != "out" or self.next.place != self.where:
             return False
         return self.last is None or (
-            self.last.direction == "in" and "bridged" not in self.next.what
+            self.last.direction == "in" and not re.match("bridged|shaped", self.next.what)
         )
 
     @property
@@ -222,7 +224,7 @@ def scene(case: Case) -> Scene | None:
 
 def _at(case: Case, role: str, leg: Leg, index: int) -> Scene:
     sender = case.source if role == "request" else case.target
-    last = leg.expected[index - 1] if index else None
+    last = came(leg.expected[:index])
     next_ = leg.expected[index] if index < len(leg.expected) else None
     seen = [hop for hop in leg.observed if last is not None and hop.expected and _is(hop, last)]
     packet = seen[0].event.packet if seen else None
@@ -260,8 +262,13 @@ def _unmasked(case: Case, where: str, packet: Packet) -> Packet:
 def _arrived(place: str, last_leg: Leg, reply: Leg) -> Scene:
     hops = last_leg.observed
     packet = hops[-1].event.packet if hops else None
-    last = last_leg.expected[-1] if last_leg.expected else None
-    return Scene("reply", reply, last, None, 0, packet, place)
+    return Scene("reply", reply, came(last_leg.expected), None, 0, packet, place)
+
+
+def came(hops: Sequence[ExpectedHop]) -> ExpectedHop | None:
+    """The last of some hops; to its node, what a shaper delayed is as if from the veth before."""
+    taken = hops[:-1] if hops and hops[-1].interface.startswith(SHAPER) else hops
+    return taken[-1] if taken else None
 
 
 def _is(hop: Hop, expected: ExpectedHop) -> bool:

@@ -9,12 +9,20 @@ from ipaddress import IPv4Interface
 
 from testbed.topology.model import Client, Cluster, Node, Router
 from testbed.verify.observed import Observed
-from testbed.verify.trace.model import Facts
+from testbed.verify.trace.model import IN, Event, ExpectedHop, Facts
 
-__all__ = ["UPLINK", "Devices"]
+__all__ = ["SHAPER", "UPLINK", "Devices", "enters"]
 
 UPLINK = "eth0"
 """Of every node; a pod's only interface is called the same."""
+
+SHAPER = "bwp"
+"""What the names of ifb devices begin with that the ``bandwidth`` plugin makes."""
+_LONGEST = 15
+"""Characters of an interface's name."""
+_SHAPED = "kubernetes.io/egress-bandwidth"
+_NETWORKS = {"flannel": "cbr0", "calico": "k8s-pod-network"}
+"""CNI → name in its conflist, of those that chain ``bandwidth``."""
 
 _TUNNELS = {
     ("flannel", "ipip"): "flannel.ipip",
@@ -22,6 +30,14 @@ _TUNNELS = {
     ("calico", "ipip"): "tunl0",
     ("calico", "vxlan"): "vxlan.calico",
 }
+
+
+def enters(hop: ExpectedHop | Event) -> bool:
+    """Whether a packet comes into a namespace here, and no rule of that has seen it yet.
+
+    A shaper sends, but hands what it has delayed back to the veth by which that came in.
+    """
+    return hop.direction == IN or hop.interface.startswith(SHAPER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +73,19 @@ class Devices:
             return name or "veth"
         digest = hashlib.sha1(pod.replace("/", ".").encode(), usedforsecurity=False).hexdigest()
         return f"cali{digest[:11]}"
+
+    def shaper(self, pod: str) -> str:
+        """The ifb device through which a pod's veth sends on what comes out of it.
+
+        Empty: nothing limits what the pod sends. The name is that of plugins/meta/bandwidth:
+        a hash of the network's name and the sandbox's ID.
+        """
+        network = _NETWORKS.get(self.cluster.cni)
+        limited = any(each.key == pod and _SHAPED in each.annotations for each in self.cluster.pods)
+        sandbox = self.observed.pods.get(pod, {}).get("sandbox_id")
+        if not (network and limited and sandbox):
+            return ""
+        return f"{SHAPER}{hashlib.sha512(f'{network}{sandbox}'.encode()).hexdigest()}"[:_LONGEST]
 
     def uplink(self, machine: Node | Router | Client, network: str) -> str:
         """A node's or client's uplink, or a router's interface on a network.

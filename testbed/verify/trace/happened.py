@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from testbed.packets.packet import UDP, Packet
 from testbed.verify.oracle import Vxlan, Wireguard
 from testbed.verify.trace.correlation import Sight
+from testbed.verify.trace.devices import SHAPER, enters
 
 __all__ = ["Happenings", "turned"]
 
@@ -40,7 +41,7 @@ class Happenings:
             if index == 0 and retransmissions:
                 times = "once" if retransmissions == 1 else f"{retransmissions} times"
                 words.append(f"retransmitted {times}")
-            if complete and index == len(sights) - 1 and sight.event.direction == "in":
+            if complete and index == len(sights) - 1 and enters(sight.event):
                 words.append("delivered")
                 if self._sent and reply:
                     words += self._translations(sight.inner, turned(self._sent))
@@ -100,7 +101,7 @@ def _moved(before: Sight, now: Sight) -> Iterator[str]:
     ):
         yield "routed"
     elif old.interface != new.interface and not carries and _same_macs(old.packet, new.packet):
-        yield "bridged"
+        yield "shaped" if new.interface.startswith(SHAPER) else "bridged"
 
 
 def _carrier(packet: Packet) -> str:

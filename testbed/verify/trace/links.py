@@ -8,7 +8,7 @@ from typing import Any
 
 from testbed.packets.packet import Packet
 from testbed.verify.oracle import Encapsulation, Ipip, Vxlan, Wireguard
-from testbed.verify.trace.case import Case, Finding, Scene
+from testbed.verify.trace.case import Case, Finding, Scene, came
 from testbed.verify.trace.devices import UPLINK
 from testbed.verify.trace.model import Endpoint, ExpectedHop
 from testbed.verify.trace.outcome import error_in_words, first_error
@@ -131,9 +131,9 @@ def unbridged(case: Case, scene: Scene) -> Iterator[Finding]:
     if scene.next is None:
         return
     for index in range(max(1, scene.index), len(path)):
-        before, now = path[index - 1], path[index]
+        before, now = came(path[:index]), path[index]
         space = case.space(now.place)
-        if before.place != now.place or not (one := space.link(before.interface)):
+        if before is None or before.place != now.place or not (one := space.link(before.interface)):
             continue
         if not (other := space.link(now.interface)):
             continue

@@ -124,9 +124,16 @@ def hairpin(cluster: Cluster, observed: Observed, pod: Endpoint) -> _Hops:
     """Out of a pod and back into it: what its node gives it as its own address, and the reply."""
     devices = Devices(cluster, observed, _NO_FACTS)
     veth, forwarded = devices.veth(pod.place), "bridged" if devices.bridge else "routed"
-    out = _Path(pod.place, pod.node).by(UPLINK, OUT).at(pod.node).by(veth, IN, "veth crossing")
+    out = _out_of(_Path(pod.place, pod.node), pod, devices)
     back = out.by(veth, OUT, forwarded).at(pod.place, pod.node)
     return back.by(UPLINK, IN, "veth crossing").arrived()
+
+
+def _out_of(path: _Path, pod: Endpoint, devices: Devices) -> _Path:
+    """Into the pod's node, by the device that limits what it sends, if it has one."""
+    path = path.by(UPLINK, OUT).at(pod.node).by(devices.veth(pod.place), IN, "veth crossing")
+    shaper = devices.shaper(pod.place)
+    return path.by(shaper, OUT, "shaped") if shaper else path
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,8 +186,8 @@ class _Ways:
 
     def _left(self, path: _Path, source: Endpoint, target: Endpoint) -> _Path:
         """Out of the source pod, into its node."""
-        veth, bridge = self.devices.veth(source.place), self.devices.bridge
-        path = path.by(UPLINK, OUT).at(source.node).by(veth, IN, "veth crossing")
+        bridge = self.devices.bridge
+        path = _out_of(path, source, self.devices)
         return path.by(bridge, IN, "bridged") if bridge and not _close(source, target) else path
 
     def _entered(self, path: _Path, source: Endpoint, target: Endpoint) -> _Path:

@@ -14,7 +14,7 @@ from testbed.topology.model import Cluster
 from testbed.verify.observed import Observed
 from testbed.verify.trace import entrance, path
 from testbed.verify.trace.correlation import Sight
-from testbed.verify.trace.devices import Devices
+from testbed.verify.trace.devices import SHAPER, Devices, enters
 from testbed.verify.trace.model import IN, OUT, Endpoint, ExpectedHop, Facts, Service
 from testbed.verify.trace.model import ServiceEndpoint as Behind
 
@@ -77,7 +77,7 @@ def _unserved(source: Endpoint, service: Service, into: _Hops) -> _Hops:
         return ()
     shut = service.entrance is not None and service.entrance.firewalled
     if shut and service.mode == "nftables" and source.node == service.entered:
-        into = into[:2]  # in prerouting, which a bridge asks before it hands the packet up
+        into = into[: _bridged(into)]  # in prerouting, which a bridge asks before it hands it up
     return _undelivered(into)
 
 
@@ -112,10 +112,15 @@ def _asking(hops: _Hops, bridge: str, sights: Collection[Sight]) -> _Hops:
 
     There its destination is translated already, and its source not yet.
     """
-    node = hops[1].node
+    node, at = hops[1].node, _bridged(hops)
     own = ExpectedHop(node, node, bridge, OUT, None, "bridged")
     crossed = {(each.event.place, each.event.interface, each.event.direction) for each in sights}
-    return (*hops[:2], own, *hops[2:]) if (node, bridge, OUT) in crossed else hops
+    return (*hops[:at], own, *hops[at:]) if (node, bridge, OUT) in crossed else hops
+
+
+def _bridged(hops: _Hops) -> int:
+    """Where a bridge has what a pod sent: behind its veth, and behind what shapes that."""
+    return 2 + any(hop.interface.startswith(SHAPER) for hop in hops[2:3])
 
 
 def _undelivered(hops: _Hops) -> _Hops:
@@ -180,13 +185,13 @@ def _addressed(legs: _Legs, source: Endpoint, behind: Behind, service: Service) 
     def there() -> Iterator[ExpectedHop]:
         for hop in legs[0]:
             before = hop.place == source.place and hop.direction == OUT and source.pod
-            before |= hop.place == source.node and hop.direction == IN
+            before |= hop.place == source.node and enters(hop)
             gone = "" if before else masqueraded
             yield replace(hop, source=own, destination="" if before else ip, masqueraded=gone)
 
     def back() -> Iterator[ExpectedHop]:
         for hop in legs[1]:
-            after = hop.place == source.node and hop.direction == OUT
+            after = hop.place == source.node and not enters(hop)
             after |= hop.place == source.place and hop.direction == IN
             seen = source.pod or hop.interface == "lo"  # a node's own is, but on its way to itself
             origin = service.ip if after and seen else ip

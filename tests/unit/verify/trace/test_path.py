@@ -311,6 +311,28 @@ def test_a_pod_without_an_interface() -> None:
         assert leg[-2].interface == veth
 
 
+@pytest.mark.parametrize(
+    ("cni", "device"), [("flannel", "bwp8ef6a3502a33"), ("calico", "bwpa6d7a246d227")]
+)
+def test_what_a_limited_pod_sends_is_shaped_behind_its_veth(cni: str, device: str) -> None:
+    """By the device that the bandwidth plugin makes, called after network and sandbox."""
+    limit = {"kubernetes.io/egress-bandwidth": "5M", "kubernetes.io/ingress-bandwidth": "5M"}
+    pods = [replace(pod(name, node), annotations=limit) for name, node in ON.items()]
+    limited = replace(cluster(cni, "vxlan"), pods=tuple(pods))
+    shaped = {key: {**each, "sandbox_id": "5f94"} for key, each in OBSERVED.pods.items()}
+    observed = Observed(ADDRESSES, shaped)
+    unlimited = cluster(cni, "vxlan")
+    for target in ("b", "c", "node1", "node2"):
+        source, to = (endpoint(limited, observed, text) for text in ("a", target))
+        legs = expect(limited, observed, source, to)
+        plain = expect(unlimited, observed, source, to)
+        for leg, unshaped, end in zip(legs, plain, (source, to), strict=True):
+            hops = [hop for hop in leg if hop.what.startswith("shaped")]
+            assert [hop for hop in leg if hop not in hops] == list(unshaped) or leg[-1] in hops
+            assert [leg.index(hop) for hop in hops] == ([2] if end.pod else [])
+            assert all((hop.place, hop.interface) == (end.node, device) for hop in hops)
+
+
 def test_endpoints() -> None:
     """Nodes and routers win over pods; a hostNetwork pod is its node; a stopped one has nothing."""
     found = cluster("flannel", "vxlan")

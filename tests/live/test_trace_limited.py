@@ -1,0 +1,85 @@
+"""Traces from pods whose egress is limited: by one device more, whole and broken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.live.breaking import Fault, World, both, judged, rule, trace
+from tests.live.conftest import Lasting, Running
+
+LIMITED, NEAR, FAR, PLAIN = "limited", "near", "both", "netexec-node2-1"
+TARGETS = (NEAR, FAR, PLAIN, "node1", "node2", "svc/near", "svc/itself")
+"""A neighbour, pods of another node, of which one is limited, too, both nodes, and Services."""
+
+
+@pytest.fixture(scope="module", params=["flannel iptables", "flannel nftables", "calico iptables"])
+def cluster(request: pytest.FixtureRequest, lasting: Lasting) -> Iterator[Running]:
+    """Bridged and routed pods; Services that a bridge or a node's routing translates."""
+    cni, proxy = request.param.split()
+    with lasting(f"limited-{cni}", name=f"limited-{cni}-{proxy}", proxy=proxy) as found:
+        yield found
+
+
+def shaped(cluster: Running, **trace_of: Any) -> list[str]:
+    """The senders of the shaped legs of a trace, of which every hop must be as expected."""
+    found = trace(cluster, **trace_of)
+    hops = [hop for leg in (found.request, found.reply) for hop in leg.observed]
+    assert found.ok, found.diagnosis
+    assert all(hop.expected for hop in hops), [hop for hop in hops if not hop.expected]
+    return [hop.event.node for hop in hops if "shaped" in hop.happened]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_what_a_limited_pod_sends_is_shaped(cluster: Running, target: str) -> None:
+    """And so is what a limited pod answers; what they get is not."""
+    answered = {FAR: ["node2"], "svc/itself": ["node1"]}.get(target, [])
+    assert shaped(cluster, source=LIMITED, target=target) == ["node1", *answered]
+
+
+def test_what_a_limited_pod_gets_is_not(cluster: Running) -> None:
+    """The control: only its answers are."""
+    for source in (NEAR, PLAIN, "node2"):
+        for target in (LIMITED, "svc/itself"):
+            assert shaped(cluster, source=source, target=target) == ["node1"]
+    assert shaped(cluster, source=NEAR, target=PLAIN) == []
+
+
+def faults(world: World) -> Iterator[Fault]:
+    """The device itself, and what follows it: it is no hop that had to choose a way."""
+    (device,) = [word for word in world.run("node1", "ls /sys/class/net").split() if "bwp" in word]
+    shape = world.run("node1", f"tc qdisc show dev {device} root").split()
+    rate, burst, latency = (shape[shape.index(each) + 1] for each in ("rate", "burst", "lat"))
+    whole = f"handle 1: tbf rate {rate} burst {burst} latency {latency}"
+    link = f"ip link set {device}"
+    yield Fault(
+        "down", both("node1", f"{link} down", f"{link} up"), "interface-down", "node1", device
+    )
+    queue = f"tc qdisc replace dev {device} root"
+    blackhole = both("node1", f"{queue} blackhole", f"{queue} {whole}")
+    yield Fault("drops", blackhole, "rule", "node1", device)
+    ip, there = world.live.ip(LIMITED), world.there
+    yield Fault("rule", rule("node1", f"FORWARD -s {ip} -j DROP"), "rule", "node1", ip)
+    gone = both("node1", f"ip route add blackhole {there}", f"ip route del blackhole {there}")
+    yield Fault("blackhole", gone, "blackhole", "node1", there)
+    off = f"net.ipv4.conf.{'cni0' if world.bridged else world.port(LIMITED)}.forwarding"
+    steps = both("node1", f"sysctl -qw {off}=0", f"sysctl -qw {off}=1")
+    yield Fault("forwarding", steps, "forwarding-off", "node1", off)
+    port = world.port(LIMITED)
+    if world.bridged:
+        back = f"ip link set {port} master cni0; bridge link set dev {port} hairpin on"
+        apart = both("node1", f"ip link set {port} nomaster", back)
+        yield Fault("off its bridge", apart, "interface-down", "node1", "no port of cni0")
+        blocked = f"bridge link set dev {port} state"
+        steps = both("node1", f"{blocked} 0", f"{blocked} 3")
+        yield Fault("blocked", steps, "interface-down", "node1", f"{port}: state disabled")
+
+
+def test_faults_are_named(cluster: Running) -> None:
+    """As those of any other pod."""
+    found = [replace(each, source=LIMITED) for each in faults(World(cluster))]
+    assert len(found) >= 5
+    judged(cluster, found)
