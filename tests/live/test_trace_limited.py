@@ -8,19 +8,23 @@ from typing import Any
 
 import pytest
 
+from testbed.dataplane.features import Features
 from tests.live.breaking import Fault, World, both, judged, rule, trace
 from tests.live.conftest import Lasting, Running
 
+CASES = [(cni, mode) for cni in ("flannel", "calico") for mode in ("iptables", "nftables", "ipvs")]
 LIMITED, NEAR, FAR, PLAIN = "limited", "near", "both", "netexec-node2-1"
 TARGETS = (NEAR, FAR, PLAIN, "node1", "node2", "svc/near", "svc/itself")
 """A neighbour, pods of another node, of which one is limited, too, both nodes, and Services."""
 
 
-@pytest.fixture(scope="module", params=["flannel iptables", "flannel nftables", "calico iptables"])
-def cluster(request: pytest.FixtureRequest, lasting: Lasting) -> Iterator[Running]:
+@pytest.fixture(scope="module", params=CASES, ids="-".join)
+def cluster(lasting: Lasting, able: Features, request: pytest.FixtureRequest) -> Iterator[Running]:
     """Bridged and routed pods; Services that a bridge or a node's routing translates."""
-    cni, proxy = request.param.split()
-    with lasting(f"limited-{cni}", name=f"limited-{cni}-{proxy}", proxy=proxy) as found:
+    cni, mode = request.param
+    if mode == "ipvs" and not able.ip_vs:
+        pytest.skip("this kernel has no ip_vs")
+    with lasting(f"limited-{cni}", name=f"limited-{cni}-{mode}", proxy=mode) as found:
         yield found
 
 
