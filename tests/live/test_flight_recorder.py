@@ -176,8 +176,8 @@ def test_full_ring_keeps_the_latest_and_says_so(live: Running) -> None:
         run(live, "ping", "-c", "1", "-s", "555", "127.0.0.1")
         node1, *others = recorder.collect(begin, time.time_ns(), texts=False)
         size = int(run(live, "sh", "-c", "du -sk /dev/shm | cut -f 1"))
-    assert any("the ring was full" in problem for problem in node1.problems)
-    assert not any(each.problems for each in others)
+    full = [any("the ring was full" in text for text in each.problems) for each in (node1, *others)]
+    assert full == [True, False, False]
     assert sum(length >= 555 for _, length, _ in frames(node1.pcapng)) == 2
     assert size < 17_000  # a recorder of the whole test run may have another ring
 
@@ -189,6 +189,12 @@ def recorded(live: Running, recorder: FlightRecorder) -> bool:
     return bool(frames(recorder.slice(begin, time.time_ns())))
 
 
+def anew(recorder: FlightRecorder, begin: int) -> list[str]:
+    """What is told of a recording that was begun again since then, on the first node."""
+    found = recorder.collect(begin, time.time_ns(), texts=False)[0]
+    return [problem for problem in found.problems if "begun anew" in problem]
+
+
 def test_recorder_goes_on_after_a_restart(make: Callable[..., Running]) -> None:
     """A node that restarts is recorded again, and the loss is told."""
     testbed = make("flannel", nodes=1)
@@ -196,7 +202,7 @@ def test_recorder_goes_on_after_a_restart(make: Callable[..., Running]) -> None:
         begin = time.time_ns()
         testbed.client.api.restart(testbed.container("node1"), timeout=1)
         assert soon(lambda: recorded(testbed, recorder))
-        (problem,) = recorder.collect(begin, time.time_ns())[0].problems
+        (problem,) = anew(recorder, begin)
         assert problem.startswith("recording was begun anew ("), problem
 
 
@@ -208,7 +214,7 @@ def test_recorder_goes_on_when_tcpdump_was_killed(live: Running) -> None:
         ring = recorder._rings[0].directory
         run(live, "sh", "-c", f"kill -KILL $(cat {ring}/pid)")
         assert soon(lambda: recorded(live, recorder))
-        (problem,) = recorder.collect(begin, time.time_ns(), texts=False)[0].problems
+        (problem,) = anew(recorder, begin)
         assert "Killed" in problem, problem
         assert problem.endswith(": what passed before is lost")
 
