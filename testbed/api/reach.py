@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,7 +11,7 @@ from testbed.api.asked import at_a_port, protocol_of, seconds_of
 from testbed.errors import NodeError, UsageError
 from testbed.packets import explanations
 from testbed.verify.trace import path
-from testbed.verify.trace.conversation import conversing
+from testbed.verify.trace.conversation import conversing, marked, sending
 from testbed.verify.trace.model import Trace
 from testbed.verify.trace.words import diverges
 
@@ -99,17 +98,7 @@ def sent(
         raise UsageError(f"{address}: `reaches` sends IPv4; ask `ping` or a program by `run`")
     now = testbed.snapshot
     end = path.endpoint(testbed.cluster, now.observed, source.key)
-    question = {
-        "do": "probe",
-        "space": end.place if end.pod else "",
-        "protocol": protocol,
-        "ip": str(address),
-        "port": port,
-        "size": _SIZE,
-        "dont_fragment": False,
-        "marker": secrets.token_hex(8),
-        "seconds": timeout,
-    }
+    question = sending(marked(protocol, str(address), port, _SIZE), end, timeout)
     running = {node: each for node, each in now.containers.items() if node == end.node}
     with conversing(testbed.client, running, [end]) as nodes:
         answer = nodes.ask(end.node, question)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from testbed.verify.trace.model import Endpoint, Facts, Probe
 if TYPE_CHECKING:
     import docker
 
-__all__ = ["Conversation", "Line", "Sent", "conversing"]
+__all__ = ["Conversation", "Line", "Sent", "conversing", "marked", "sending"]
 
 _SECONDS = 0.5
 """How long an answer to the probe is waited for."""
@@ -40,6 +41,28 @@ class Line(Protocol):
 
     def send(self, line: str) -> None:
         """Say something to it."""
+
+
+def marked(protocol: str, ip: str, port: int, size: int, *, dont_fragment: bool = False) -> Probe:
+    """A probe that is like no other; see :class:`~testbed.verify.trace.model.Probe`."""
+    sequence = secrets.randbelow(2**32 - 1) + 1 if protocol == "tcp" else 0
+    return Probe(protocol, ip, port, size, dont_fragment, secrets.token_hex(8), sequence)
+
+
+def sending(probe: Probe, source: Endpoint, seconds: float) -> dict[str, Any]:
+    """What an agent is asked for it to send a probe, and to wait so long for the answer."""
+    return {
+        "do": "probe",
+        "space": source.place if source.pod else "",
+        "protocol": probe.protocol,
+        "ip": probe.ip,
+        "port": probe.port,
+        "size": probe.size,
+        "dont_fragment": probe.dont_fragment,
+        "marker": probe.marker,
+        "sequence": probe.sequence,
+        "seconds": seconds,
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,20 +96,8 @@ class Conversation:
 
     def send(self, probe: Probe, source: Endpoint) -> Sent:
         """Let the source send the probe, and wait for its answer."""
-        question = {
-            "do": "probe",
-            "space": source.place if source.pod else "",
-            "protocol": probe.protocol,
-            "ip": probe.ip,
-            "port": probe.port,
-            "size": probe.size,
-            "dont_fragment": probe.dont_fragment,
-            "marker": probe.marker,
-            "sequence": probe.sequence,
-            "seconds": _SECONDS,
-        }
         try:
-            answer = self.ask(source.node, question)
+            answer = self.ask(source.node, sending(probe, source, _SECONDS))
         except NodeError as error:
             return Sent(answered=False, error=str(error))
         told = (answer["answered"], answer["error"], answer["sent_ns"])

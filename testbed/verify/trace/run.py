@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ from testbed.verify import oracle
 from testbed.verify.observed import Observed
 from testbed.verify.trace import diagnosis, path, translation
 from testbed.verify.trace.case import Case
-from testbed.verify.trace.conversation import Conversation, Sent, conversing
+from testbed.verify.trace.conversation import Conversation, Sent, conversing, marked
 from testbed.verify.trace.correlation import correlate
 from testbed.verify.trace.entrance import enter, masked
 from testbed.verify.trace.facts import space_of
@@ -75,9 +74,7 @@ def trace(
     Returns:
         The trace, and the pcapng file of all frames that were seen.
     """
-    sequence = secrets.randbelow(2**32 - 1) + 1 if protocol == "tcp" else 0
-    marks = secrets.token_hex(8), sequence
-    probe = Probe(protocol, target.ip, port, size, dont_fragment, *marks)
+    probe = marked(protocol, target.ip, port, size, dont_fragment=dont_fragment)
     behind = [each.end for each in service.endpoints] if service else []
     with conversing(client, containers, (source, target, *behind)) as nodes:
         return traced(nodes, cluster, observed, source, target, probe, service)
