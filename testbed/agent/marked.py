@@ -2,7 +2,7 @@
 
 The answer is also what the packet can be recognized by, wherever it is seen: bytes that neither
 encapsulation nor NAT changes. ICMP and UDP carry the marker in their payload; a TCP segment has
-none, but its initial sequence number, which is chosen here and every answer acknowledges, is as
+none, but its initial sequence number, which the socket tells and every answer acknowledges, is as
 good.
 """
 
@@ -40,8 +40,7 @@ class Packet:
     """One marked packet and the socket that it leaves through.
 
     ``wanted`` holds ``protocol`` (``icmp``, ``tcp`` or ``udp``), ``ip``, ``port``, ``size``,
-    ``dont_fragment``, ``marker``, ``sequence`` (TCP's initial sequence number, not 0) and
-    ``seconds``, after which no answer is waited for.
+    ``dont_fragment``, ``marker`` and ``seconds``, after which no answer is waited for.
     """
 
     def __init__(self, wanted: Mapping[str, Any]) -> None:
@@ -54,6 +53,8 @@ class Packet:
         """What the socket said, in words; empty: nothing."""
         self.sent_ns = 0
         self.local_port = 0
+        self.sequence = 0
+        """TCP's initial sequence number."""
 
     def send(self, path: str | None) -> None:
         """Send it in the namespace pinned at ``path``, and wait for an answer or an error."""
@@ -61,8 +62,6 @@ class Packet:
         try:
             with entered(path):
                 self._socket = _opened(self._protocol, bool(self._wanted["dont_fragment"]))
-            if self._protocol == "tcp":
-                _begin_at(self._socket, self._wanted["sequence"])
             self._begin(self._socket)
         except OSError as error:
             told = self._told(self._socket) if self._socket else ""
@@ -78,8 +77,8 @@ class Packet:
     def patterns(self) -> list[bytes]:
         """Bytes of which every frame of the packet and of its answers holds some."""
         if self._protocol == "tcp":
-            sequence = self._wanted["sequence"]
-            return [number.to_bytes(4, "big") for number in (sequence, (sequence + 1) % 2**32)]
+            following = self.sequence, (self.sequence + 1) % 2**32
+            return [number.to_bytes(4, "big") for number in following]
         prefix = b"" if self._protocol == "icmp" else _ECHO
         piece = self._payload().removeprefix(prefix)[: len(self._wanted["marker"])]
         found = [piece] if len(piece) >= _LEAST else []
@@ -96,7 +95,12 @@ class Packet:
 
     def _begin(self, opened: socket.socket) -> None:
         """Send, or begin to connect."""
+        if self._protocol == "tcp":
+            _tell_sequences(opened)
         code = opened.connect_ex((self._wanted["ip"], self._wanted["port"]))
+        if self._protocol == "tcp":
+            following = opened.getsockopt(socket.IPPROTO_TCP, _TCP_QUEUE_SEQ)
+            self.sequence = (following - 1) % 2**32
         if code not in (0, errno.EINPROGRESS):
             raise OSError(code, os.strerror(code))
         if self._protocol != "icmp":
@@ -172,14 +176,13 @@ def _opened(protocol: str, dont_fragment: bool) -> socket.socket:
     return opened
 
 
-def _begin_at(opened: socket.socket, sequence: int) -> None:
-    """Choose the sequence number of the SYN, as CRIU does for a connection that it restores."""
-    for option, value in (
-        (_TCP_REPAIR, 1),
-        (_TCP_REPAIR_QUEUE, _SEND_QUEUE),
-        (_TCP_QUEUE_SEQ, struct.pack("@I", sequence)),
-        (_TCP_REPAIR, 0),
-    ):
+def _tell_sequences(opened: socket.socket) -> None:
+    """Have ``TCP_QUEUE_SEQ`` read the next sequence number, as CRIU does to store a connection.
+
+    The SYN's is known only when that is sent: also a number that was set would be replaced where a
+    port in TIME-WAIT is used again.
+    """
+    for option, value in ((_TCP_REPAIR, 1), (_TCP_REPAIR_QUEUE, _SEND_QUEUE), (_TCP_REPAIR, 0)):
         opened.setsockopt(socket.IPPROTO_TCP, option, value)
 
 

@@ -112,6 +112,7 @@ class Conversation:
         space = question["space"]
         if space not in self._taps:
             nothing = {"answered": False, "local_port": 0, "sent_ns": 0, "patterns": []}
+            nothing |= {"sequence": 0}
             return {**nothing, "error": self._not_here(space)}
         self._packet = Packet(question)
         self._packet.send(self._spaces[space])
@@ -120,6 +121,7 @@ class Conversation:
             "answered": self._packet.answered,
             "error": self._packet.error,
             "local_port": self._packet.local_port,
+            "sequence": self._packet.sequence,
             "sent_ns": self._packet.sent_ns,
             "patterns": [each.hex() for each in self._packet.patterns()],
         }

@@ -44,9 +44,8 @@ class Line(Protocol):
 
 
 def marked(protocol: str, ip: str, port: int, size: int, *, dont_fragment: bool = False) -> Probe:
-    """A probe that is like no other; see :class:`~testbed.verify.trace.model.Probe`."""
-    sequence = secrets.randbelow(2**32 - 1) + 1 if protocol == "tcp" else 0
-    return Probe(protocol, ip, port, size, dont_fragment, secrets.token_hex(8), sequence)
+    """A probe with a marker of its own."""
+    return Probe(protocol, ip, port, size, dont_fragment, secrets.token_hex(8))
 
 
 def sending(probe: Probe, source: Endpoint, seconds: float) -> dict[str, Any]:
@@ -60,7 +59,6 @@ def sending(probe: Probe, source: Endpoint, seconds: float) -> dict[str, Any]:
         "size": probe.size,
         "dont_fragment": probe.dont_fragment,
         "marker": probe.marker,
-        "sequence": probe.sequence,
         "seconds": seconds,
     }
 
@@ -76,6 +74,8 @@ class Sent:
     """In hexadecimal: bytes of which each of its frames holds some."""
     local_port: int = 0
     """Of the sender's socket; 0 for ICMP."""
+    sequence: int = 0
+    """TCP's initial sequence number; 0 for other protocols."""
 
 
 @dataclass(slots=True)
@@ -101,7 +101,7 @@ class Conversation:
         except NodeError as error:
             return Sent(answered=False, error=str(error))
         told = (answer["answered"], answer["error"], answer["sent_ns"])
-        return Sent(*told, tuple(answer["patterns"]), answer["local_port"])
+        return Sent(*told, tuple(answer["patterns"]), answer["local_port"], answer["sequence"])
 
     def collect(self, sent: Sent, udp: Sequence[int], *, facts: bool) -> list[bytes]:
         """Every node's frames of the probe; ``facts`` also reads what is after it."""

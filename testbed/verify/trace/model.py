@@ -67,7 +67,8 @@ class Probe:
     marker: str = ""
     """ASCII, repeated through the whole payload, so that every fragment holds it."""
     sequence: int = 0
-    """TCP's initial sequence number, which NAT and encapsulation keep; 0 for other protocols."""
+    """TCP's initial sequence number, known once it was sent; NAT and encapsulation keep it. 0 for
+    other protocols."""
 
 
 @dataclass(frozen=True, slots=True)

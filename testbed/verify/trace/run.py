@@ -93,6 +93,7 @@ def traced(
     before = nodes.facts
     ways = oracle.encapsulations(cluster)
     sent = _sent(nodes, probe, source, target)
+    probe = replace(probe, sequence=sent.sequence)
     wireguard = [way.port for way in ways if isinstance(way, oracle.Wireguard)]
     frames = nodes.collect(sent, wireguard, facts=not sent.answered)
     capture = merged(frames, "testbed trace")

@@ -33,9 +33,10 @@ def test_all_are_greeted_and_collected_from() -> None:
 def test_the_source_sends() -> None:
     """In its own namespace; the node's is the empty one."""
     answer = {"answered": True, "error": "", "local_port": 4, "sent_ns": 9, "patterns": ["61"]}
+    answer |= {"sequence": 5}
     line = FakeLine(answer, answer)
     nodes = Conversation({"node1": line})
-    assert nodes.send(PROBE, POD) == Sent(True, "", 9, ("61",), 4)
+    assert nodes.send(PROBE, POD) == Sent(True, "", 9, ("61",), 4, 5)
     nodes.send(PROBE, NODE)
     assert line.heard[0] == {
         "do": "probe",
@@ -46,7 +47,6 @@ def test_the_source_sends() -> None:
         "size": 100,
         "dont_fragment": True,
         "marker": "abc",
-        "sequence": 0,
         "seconds": 0.5,
     }
     assert line.heard[1]["space"] == ""

@@ -87,9 +87,13 @@ BRIDGED = capture(
 
 def answer(*, answered: bool, error: str = "") -> dict[str, Any]:
     """What the sender's agent says."""
-    return {"answered": answered, "error": error, "local_port": 0, "sent_ns": 900} | {
-        "patterns": [MARKER.encode().hex()]
-    }
+    return {
+        "answered": answered,
+        "error": error,
+        "local_port": 0,
+        "sequence": 0,
+        "sent_ns": 900,
+    } | {"patterns": [MARKER.encode().hex()]}
 
 
 def test_an_answered_packet_is_walked_there_and_back() -> None:
