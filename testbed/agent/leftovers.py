@@ -36,7 +36,8 @@ def clear(sandboxes: Sandboxes) -> int:
     syscalls.unmount(CONTAINERS)
     rootfs.remove_tree(CONTAINERS)
     for name in Path("/run").rglob("*.pid"):
-        name.unlink()
+        if name.is_file():
+            name.unlink()
     deleted = sandboxes.delete_attachments("")
     rootfs.prepare()
     return deleted
