@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from testbed.dataplane.features import Features
-from tests.live.breaking import Fault, World, both, judged, rule, trace
+from tests.live.breaking import HERE, THERE, Fault, World, both, judged, rule, trace
 from tests.live.conftest import Lasting, Running
 
 CASES = [(cni, mode) for cni in ("flannel", "calico") for mode in ("iptables", "nftables", "ipvs")]
@@ -66,7 +67,22 @@ def faults(world: World) -> Iterator[Fault]:
     blackhole = both("node1", f"{queue} blackhole", f"{queue} {whole}")
     yield Fault("drops", blackhole, "rule", "node1", device)
     ip, there = world.live.ip(LIMITED), world.there
-    yield Fault("rule", rule("node1", f"FORWARD -s {ip} -j DROP"), "rule", "node1", ip)
+    forget = both(
+        "node1", f"{link} down; ip neigh flush dev eth0; ip neigh flush {ip}", f"{link} up"
+    )
+    yield Fault("asked for", forget, "interface-down", "node1", device, LIMITED, source=PLAIN)
+    slow = f"{queue} handle 1: tbf rate 8bit burst 1600 limit 100k"
+    often = f"timeout 1 ip netns exec {world.inside(LIMITED)} ping -q -i 0.002 {there}"
+    words = f"of {device}"
+    held = both("node1", f"{slow}; {often} || true", f"{queue} blackhole; {queue} {whole}")
+    yield Fault("held", held, "rule", "node1", words)
+    yield Fault("answers held", held, "rule", "node1", words, LIMITED, source=PLAIN, leg="reply")
+    dropped = rule("node1", f"FORWARD -s {ip} -j DROP")
+    early = rule("node1", f"PREROUTING -t raw -s {ip} -j DROP")
+    for target in (THERE, "svc/near", "svc/itself"):
+        if world.live.cluster.proxy != "ipvs" or target == THERE:
+            yield Fault(f"rule, {target}", dropped, "rule", "node1", ip, target)
+        yield Fault(f"early rule, {target}", early, "rule", "node1", ip, target)
     gone = both("node1", f"ip route add blackhole {there}", f"ip route del blackhole {there}")
     yield Fault("blackhole", gone, "blackhole", "node1", there)
     off = f"net.ipv4.conf.{'cni0' if world.bridged else world.port(LIMITED)}.forwarding"
@@ -84,6 +100,23 @@ def faults(world: World) -> Iterator[Fault]:
 
 def test_faults_are_named(cluster: Running) -> None:
     """As those of any other pod."""
-    found = [replace(each, source=LIMITED) for each in faults(World(cluster))]
-    assert len(found) >= 5
-    judged(cluster, found)
+    found = list(faults(World(cluster)))
+    assert len(found) >= 13
+    judged(cluster, [replace(each, source=each.source.replace(HERE, LIMITED)) for each in found])
+
+
+def test_a_connection_from_a_port_in_time_wait_is_followed(cluster: Running) -> None:
+    """The kernel then continues the old connection's sequence numbers."""
+    world = World(cluster)
+    inside = f"ip netns exec {world.inside(NEAR)}"
+    ports, reuse = "net.ipv4.ip_local_port_range", "net.ipv4.tcp_tw_reuse"
+    was = [world.run("node1", f"{inside} sysctl -n {name}").strip() for name in (ports, reuse)]
+    url = f"http://{world.there}:8080/hostname"
+    try:
+        world.run("node1", f"{inside} sysctl -qw '{ports}=40000 40031' {reuse}=1")
+        world.run("node1", f"for i in $(seq 32); do {inside} curl -s -m 2 {url} || true; done")
+        time.sleep(1.2)  # a port is free for another connection after a second
+        found = [trace(cluster, NEAR, THERE, protocol="tcp", port=8080) for _ in range(3)]
+    finally:
+        world.run("node1", f"{inside} sysctl -qw '{ports}={was[0]}' {reuse}={was[1]}")
+    assert [each.ok for each in found] == [True] * 3, [each.diagnosis for each in found]

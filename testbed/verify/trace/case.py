@@ -25,7 +25,7 @@ from testbed.verify.trace.model import (
 )
 from testbed.verify.trace.walk import Walk, tunnel
 
-__all__ = ["Case", "Finding", "Question", "Scene", "came", "scene"]
+__all__ = ["Case", "Finding", "Question", "Scene", "came", "scene", "shapers"]
 
 
 class Question(NamedTuple):
@@ -269,6 +269,18 @@ def came(hops: Sequence[ExpectedHop]) -> ExpectedHop | None:
     """The last of some hops; to its node, what a shaper delayed is as if from the veth before."""
     taken = hops[:-1] if hops and hops[-1].interface.startswith(SHAPER) else hops
     return taken[-1] if taken else None
+
+
+def shapers(case: Case, scene: Scene) -> Iterator[tuple[ExpectedHop, str]]:
+    """What shapes limited pods' packets on the nodes of a scene, and the pod of each.
+
+    Of both legs: a request does not go where the answers to ARP must come from.
+    """
+    nodes = {case.node(place) for place in scene.places}
+    for leg in (case.walk.request, case.walk.reply):
+        for sent, hop in zip(leg.expected, leg.expected[2:], strict=False):
+            if hop.interface.startswith(SHAPER) and hop.node in nodes:
+                yield hop, sent.place
 
 
 def _is(hop: Hop, expected: ExpectedHop) -> bool:

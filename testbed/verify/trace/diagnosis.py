@@ -44,7 +44,7 @@ CAUSES = {
     "stale-endpoint": "it was translated to what is no endpoint of the Service",
     "no-undnat": "the reply was not translated back",
     "no-snat": "it was not masqueraded, so the reply takes another way",
-    "rule": "a rule of iptables, nftables or tc dropped or rejected it",
+    "rule": "a rule of iptables, nftables or tc dropped or rejected it, or a queue holds it",
     "policy": "a network policy, or a chain's policy DROP",
     "rp-filter": "the reverse path filter: the way back leaves by another interface",
     "mtu": "it is larger than what fits",

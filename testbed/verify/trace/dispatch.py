@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from testbed.verify.trace.case import Case, Finding, Scene
 from testbed.verify.trace.chains import gap
-from testbed.verify.trace.model import CLUSTER_IP, IN, OUT, Hop, Service
+from testbed.verify.trace.devices import enters
+from testbed.verify.trace.model import CLUSTER_IP, IN, Hop, Service
 from testbed.verify.trace.netfilter import counted
 
 __all__ = ["arrived", "refused", "told", "undone", "unmasqueraded", "untranslated"]
@@ -155,7 +156,7 @@ def _sights(case: Case) -> tuple[Hop, ...]:
 def _left(hop: Hop, service: Service) -> bool:
     """Whether the packet left the node that translates, or was sent on, as it was."""
     event = hop.event
-    on = event.place == service.entered and event.direction == OUT
+    on = event.place == service.entered and not enters(event)
     return on and str(event.packet.innermost.destination) == service.ip
 
 
@@ -167,7 +168,7 @@ def unmasqueraded(case: Case, _: Scene) -> Iterator[Finding]:
     senders = {hop.masqueraded for hop in case.walk.request.expected if hop.masqueraded}
     for hop in _sights(case):
         event, inner = hop.event, hop.event.packet.innermost
-        left = event.place == service.entered and event.direction == OUT
+        left = event.place == service.entered and not enters(event)
         if not left or str(inner.source) not in senders or str(inner.destination) == service.ip:
             continue
         node = service.entered

@@ -55,6 +55,8 @@ class Happenings:
             yield from self._translations(before.inner, now.inner)
         if now.fragments > before.fragments:
             yield "fragmented"
+        elif now.fragments < before.fragments and now.event.interface.startswith(SHAPER):
+            yield f"{before.fragments - now.fragments} fragments lost"
         elif now.fragments < before.fragments:
             yield "reassembled"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from testbed.packets.packet import Packet
 from testbed.verify.oracle import Encapsulation, Ipip, Vxlan, Wireguard
-from testbed.verify.trace.case import Case, Finding, Scene, came
+from testbed.verify.trace.case import Case, Finding, Scene, came, shapers
 from testbed.verify.trace.devices import UPLINK
 from testbed.verify.trace.model import Endpoint, ExpectedHop
 from testbed.verify.trace.outcome import error_in_words, first_error
@@ -102,7 +102,8 @@ def down(case: Case, scene: Scene) -> Iterator[Finding]:
     path = scene.leg.expected
     near = [hop for hop in (scene.next, scene.last) if hop]
     far = path[scene.index + 1 :] if scene.next else ()
-    for hop in (*near, *far):
+    pods = dict(shapers(case, scene))
+    for hop in dict.fromkeys((*near, *pods, *far)):
         space = case.space(hop.place)
         why = space.down(hop.interface)
         if not why:
@@ -121,7 +122,7 @@ def down(case: Case, scene: Scene) -> Iterator[Finding]:
             hop.place,
             f"{prefix}{why}",
             (evidence,),
-            _set_up(case, hop) if link else case.repair(hop.place),
+            _set_up(case, hop) if link else case.repair(pods.get(hop, hop.place)),
         )
 
 

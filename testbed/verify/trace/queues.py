@@ -1,10 +1,12 @@
-"""Queueing disciplines that dropped the packet on its way out, by what they counted."""
+"""Queueing disciplines that dropped or hold the packet on its way out, by what they counted."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
-from testbed.verify.trace.case import Case, Finding, Scene
+from testbed.verify.trace.case import Case, Finding, Scene, shapers
+from testbed.verify.trace.model import ExpectedHop
 from testbed.verify.trace.rulesets import Rule, tc
 
 __all__ = ["overflowed"]
@@ -14,10 +16,37 @@ _HOLDERS = ("clsact", "ingress")
 
 
 def overflowed(case: Case, scene: Scene) -> Iterator[Finding]:
-    """A queue of the interface by which it had to leave, which was full or shapes too much."""
+    """A queue of the interface by which it had to leave, which was full or shapes too much.
+
+    Also of what shapes the packets of a pod that does not answer, or of whose fragments some came.
+    """
     hop = scene.next
-    if hop is None or hop.direction != "out" or hop.place != scene.where:
-        return
+    hops = [hop] if hop and hop.direction == "out" and hop.place == scene.where else []
+    hops += [each for each, _ in shapers(case, scene)]
+    for each in dict.fromkeys(hops):
+        yield from _dropped(case, each)
+        yield from _held(case, each)
+
+
+def _held(case: Case, hop: ExpectedHop) -> Iterator[Finding]:
+    """A queue in which packets wait although the probe's time is over."""
+    for row in _rows(case.space(hop.place).after, hop.interface):
+        if not row.get("qlen"):
+            continue
+        waiting = f"{row['qlen']} packets ({row.get('backlog', 0)} bytes)"
+        yield Finding(
+            77,
+            "rule",
+            hop.place,
+            f"{hop.place} holds it back: in the queueing discipline {_name(row)} of {hop.interface}"
+            f" {waiting} wait",
+            (f"{hop.place}: tc -s qdisc show dev {hop.interface}: {_name(row)}: {waiting}",),
+            "wait until they have left, or allow more than the limit of this queue",
+        )
+
+
+def _dropped(case: Case, hop: ExpectedHop) -> Iterator[Finding]:
+    """A queue that counted a drop."""
     space = case.space(hop.place)
     before = _drops(space.before, hop.interface)
     for name, drops in _drops(space.after, hop.interface).items():
@@ -52,10 +81,14 @@ def _filters(facts: Mapping[str, object], device: str) -> list[Rule]:
 
 def _drops(facts: Mapping[str, object], device: str) -> dict[str, int]:
     """Of each queueing discipline of a device how many packets it has dropped."""
+    return {_name(row): int(row.get("drops", 0)) for row in _rows(facts, device)}
+
+
+def _rows(facts: Mapping[str, object], device: str) -> list[Mapping[str, Any]]:
     found = facts.get("qdiscs", ())
     rows = found if isinstance(found, list) else []
-    return {
-        f"{row['kind']} {str(row.get('handle', '')).rstrip(':')}".strip(): int(row.get("drops", 0))
-        for row in rows
-        if row.get("dev") == device
-    }
+    return [row for row in rows if row.get("dev") == device]
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    return f"{row['kind']} {str(row.get('handle', '')).rstrip(':')}".strip()
