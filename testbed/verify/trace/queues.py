@@ -25,7 +25,15 @@ def overflowed(case: Case, scene: Scene) -> Iterator[Finding]:
     hops += [each for each, _ in shapers(case, scene)]
     for each in dict.fromkeys(hops):
         yield from _dropped(case, each)
-        yield from _held(case, each)
+        if not _passed(case, each):
+            yield from _held(case, each)
+
+
+def _passed(case: Case, hop: ExpectedHop) -> bool:
+    """Whether the packet was seen to leave a queue, in which others may wait."""
+    seen = (each.event for leg in (case.walk.request, case.walk.reply) for each in leg.observed)
+    crossing = hop.place, hop.interface, hop.direction
+    return crossing in {(each.place, each.interface, each.direction) for each in seen}
 
 
 def _held(case: Case, hop: ExpectedHop) -> Iterator[Finding]:
