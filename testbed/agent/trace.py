@@ -29,7 +29,7 @@ _ARP = b"\x08\x06"
 _FRAGMENT = re.compile(rb"E.{3}(..)[\x20-\x3f].{5}(.{8})", re.DOTALL)
 """An IPv4 header with the flag that more fragments follow: identification, and both addresses."""
 _UDP = 17
-_STAMPED_SECONDS, _PAUSE = 0.2, 0.001
+_STAMPED_SECONDS, _PAUSE = 1.0, 0.001
 
 
 def main(argv: list[str]) -> int:
