@@ -95,8 +95,6 @@ class Packet:
 
     def _begin(self, opened: socket.socket) -> None:
         """Send, or begin to connect."""
-        if self._protocol == "tcp":
-            _tell_sequences(opened)
         code = opened.connect_ex((self._wanted["ip"], self._wanted["port"]))
         if self._protocol == "tcp":
             following = opened.getsockopt(socket.IPPROTO_TCP, _TCP_QUEUE_SEQ)
@@ -173,6 +171,8 @@ def _opened(protocol: str, dont_fragment: bool) -> socket.socket:
     opened.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
     discover = _DO if dont_fragment else _DONT
     opened.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, discover)
+    if protocol == "tcp":
+        _tell_sequences(opened)
     return opened
 
 

@@ -111,9 +111,8 @@ class Conversation:
         """Send the packet; the ``patterns`` of the answer are what it is known by everywhere."""
         space = question["space"]
         if space not in self._taps:
-            nothing = {"answered": False, "local_port": 0, "sent_ns": 0, "patterns": []}
-            nothing |= {"sequence": 0}
-            return {**nothing, "error": self._not_here(space)}
+            numbers = {"local_port": 0, "sequence": 0, "sent_ns": 0}
+            return {"answered": False, "error": self._not_here(space), "patterns": [], **numbers}
         self._packet = Packet(question)
         self._packet.send(self._spaces[space])
         self._drain()  # waiting has filled the buffers

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
@@ -11,7 +10,7 @@ from typing import Any, NamedTuple
 from testbed.packets.packet import UDP, Packet
 from testbed.verify.observed import Observed
 from testbed.verify.oracle import Ipip, Vxlan
-from testbed.verify.trace.devices import SHAPER
+from testbed.verify.trace.devices import shapes
 from testbed.verify.trace.facts import Space, space_of
 from testbed.verify.trace.happened import turned
 from testbed.verify.trace.model import (
@@ -23,7 +22,7 @@ from testbed.verify.trace.model import (
     Probe,
     Service,
 )
-from testbed.verify.trace.walk import Walk, tunnel
+from testbed.verify.trace.walk import Walk, crosses, tunnel
 
 __all__ = ["Case", "Finding", "Question", "Scene", "came", "scene", "shapers"]
 
@@ -149,7 +148,9 @@ class Scene:
         if self.next is None or self.next.direction != "out" or self.next.place != self.where:
             return False
         return self.last is None or (
-            self.last.direction == "in" and not re.match("bridged|shaped", self.next.what)
+            self.last.direction == "in"
+            and "bridged" not in self.next.what
+            and not shapes(self.next)
         )
 
     @property
@@ -226,12 +227,17 @@ def _at(case: Case, role: str, leg: Leg, index: int) -> Scene:
     sender = case.source if role == "request" else case.target
     last = came(leg.expected[:index])
     next_ = leg.expected[index] if index < len(leg.expected) else None
-    seen = [hop for hop in leg.observed if last is not None and hop.expected and _is(hop, last)]
+    seen = [
+        hop
+        for hop in leg.observed
+        if last is not None and hop.expected and crosses(hop.event, last)
+    ]
     packet = seen[0].event.packet if seen else None
     if packet is None and role == "reply" and case.walk.request.observed:
         packet = turned(case.walk.request.observed[-1].event.packet.innermost)
     otherwise = next(
-        (hop for hop in leg.observed if next_ and not hop.expected and _is(hop, next_)), None
+        (hop for hop in leg.observed if next_ and not hop.expected and crosses(hop.event, next_)),
+        None,
     )
     where = last.place if last else sender.place
     if packet is not None:
@@ -267,7 +273,7 @@ def _arrived(place: str, last_leg: Leg, reply: Leg) -> Scene:
 
 def came(hops: Sequence[ExpectedHop]) -> ExpectedHop | None:
     """The last of some hops; to its node, what a shaper delayed is as if from the veth before."""
-    taken = hops[:-1] if hops and hops[-1].interface.startswith(SHAPER) else hops
+    taken = hops[:-1] if hops and shapes(hops[-1]) else hops
     return taken[-1] if taken else None
 
 
@@ -279,14 +285,5 @@ def shapers(case: Case, scene: Scene) -> Iterator[tuple[ExpectedHop, str]]:
     nodes = {case.node(place) for place in scene.places}
     for leg in (case.walk.request, case.walk.reply):
         for sent, hop in zip(leg.expected, leg.expected[2:], strict=False):
-            if hop.interface.startswith(SHAPER) and hop.node in nodes:
+            if shapes(hop) and hop.node in nodes:
                 yield hop, sent.place
-
-
-def _is(hop: Hop, expected: ExpectedHop) -> bool:
-    event = hop.event
-    return (event.place, event.interface, event.direction) == (
-        expected.place,
-        expected.interface,
-        expected.direction,
-    )

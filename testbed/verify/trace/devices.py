@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from ipaddress import IPv4Interface
 
 from testbed.topology.model import Client, Cluster, Node, Router
+from testbed.topology.pods import BANDWIDTH
 from testbed.verify.observed import Observed
 from testbed.verify.trace.model import IN, Event, ExpectedHop, Facts
 
-__all__ = ["SHAPER", "UPLINK", "Devices", "enters"]
+__all__ = ["UPLINK", "Devices", "enters", "shapes"]
 
 UPLINK = "eth0"
 """Of every node; a pod's only interface is called the same."""
 
-SHAPER = "bwp"
+_SHAPER = "bwp"
 """What the names of ifb devices begin with that the ``bandwidth`` plugin makes."""
 _LONGEST = 15
 """Characters of an interface's name."""
-_SHAPED = "kubernetes.io/egress-bandwidth"
 _NETWORKS = {"flannel": "cbr0", "calico": "k8s-pod-network"}
 """CNI → name in its conflist, of those that chain ``bandwidth``."""
 
@@ -32,12 +32,17 @@ _TUNNELS = {
 }
 
 
+def shapes(hop: ExpectedHop | Event) -> bool:
+    """Whether it is at the device that limits what a pod sends."""
+    return hop.interface.startswith(_SHAPER)
+
+
 def enters(hop: ExpectedHop | Event) -> bool:
     """Whether a packet comes into a namespace here, and no rule of that has seen it yet.
 
     A shaper sends, but hands what it has delayed back to the veth by which that came in.
     """
-    return hop.direction == IN or hop.interface.startswith(SHAPER)
+    return hop.direction == IN or shapes(hop)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +86,12 @@ class Devices:
         a hash of the network's name and the sandbox's ID.
         """
         network = _NETWORKS.get(self.cluster.cni)
-        limited = any(each.key == pod and _SHAPED in each.annotations for each in self.cluster.pods)
+        _, egress = BANDWIDTH
+        limited = any(each.key == pod and egress in each.annotations for each in self.cluster.pods)
         sandbox = self.observed.pods.get(pod, {}).get("sandbox_id")
         if not (network and limited and sandbox):
             return ""
-        return f"{SHAPER}{hashlib.sha512(f'{network}{sandbox}'.encode()).hexdigest()}"[:_LONGEST]
+        return f"{_SHAPER}{hashlib.sha512(f'{network}{sandbox}'.encode()).hexdigest()}"[:_LONGEST]
 
     def uplink(self, machine: Node | Router | Client, network: str) -> str:
         """A node's or client's uplink, or a router's interface on a network.

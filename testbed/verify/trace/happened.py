@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from testbed.packets.packet import UDP, Packet
 from testbed.verify.oracle import Vxlan, Wireguard
 from testbed.verify.trace.correlation import Sight
-from testbed.verify.trace.devices import SHAPER, enters
+from testbed.verify.trace.devices import enters, shapes
 
 __all__ = ["Happenings", "turned"]
 
@@ -55,7 +55,7 @@ class Happenings:
             yield from self._translations(before.inner, now.inner)
         if now.fragments > before.fragments:
             yield "fragmented"
-        elif now.fragments < before.fragments and now.event.interface.startswith(SHAPER):
+        elif now.fragments < before.fragments and shapes(now.event):
             yield f"{before.fragments - now.fragments} fragments lost"
         elif now.fragments < before.fragments:
             yield "reassembled"
@@ -103,7 +103,7 @@ def _moved(before: Sight, now: Sight) -> Iterator[str]:
     ):
         yield "routed"
     elif old.interface != new.interface and not carries and _same_macs(old.packet, new.packet):
-        yield "shaped" if new.interface.startswith(SHAPER) else "bridged"
+        yield "shaped" if shapes(new) else "bridged"
 
 
 def _carrier(packet: Packet) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from testbed.verify.trace.case import Case, Finding, Scene, shapers
 from testbed.verify.trace.model import ExpectedHop
 from testbed.verify.trace.rulesets import Rule, tc
+from testbed.verify.trace.walk import crosses
 
 __all__ = ["overflowed"]
 
@@ -31,9 +32,8 @@ def overflowed(case: Case, scene: Scene) -> Iterator[Finding]:
 
 def _passed(case: Case, hop: ExpectedHop) -> bool:
     """Whether the packet was seen to leave a queue, in which others may wait."""
-    seen = (each.event for leg in (case.walk.request, case.walk.reply) for each in leg.observed)
-    crossing = hop.place, hop.interface, hop.direction
-    return crossing in {(each.place, each.interface, each.direction) for each in seen}
+    legs = case.walk.request, case.walk.reply
+    return any(crosses(each.event, hop) for leg in legs for each in leg.observed)
 
 
 def _held(case: Case, hop: ExpectedHop) -> Iterator[Finding]:

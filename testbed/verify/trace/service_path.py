@@ -14,7 +14,7 @@ from testbed.topology.model import Cluster
 from testbed.verify.observed import Observed
 from testbed.verify.trace import entrance, path
 from testbed.verify.trace.correlation import Sight
-from testbed.verify.trace.devices import SHAPER, Devices, enters
+from testbed.verify.trace.devices import Devices, enters, shapes
 from testbed.verify.trace.model import IN, OUT, Endpoint, ExpectedHop, Facts, Service
 from testbed.verify.trace.model import ServiceEndpoint as Behind
 
@@ -120,7 +120,7 @@ def _asking(hops: _Hops, bridge: str, sights: Collection[Sight]) -> _Hops:
 
 def _bridged(hops: _Hops) -> int:
     """Where a bridge has what a pod sent: behind its veth, and behind what shapes that."""
-    return 2 + any(hop.interface.startswith(SHAPER) for hop in hops[2:3])
+    return 2 + any(shapes(hop) for hop in hops[2:3])
 
 
 def _undelivered(hops: _Hops) -> _Hops:

@@ -18,7 +18,7 @@ from testbed.verify.trace.correlation import Sight, correlate
 from testbed.verify.trace.happened import Happenings
 from testbed.verify.trace.model import IN, OUT, Endpoint, Event, ExpectedHop, Hop, Leg, Probe
 
-__all__ = ["Expected", "Walk", "follow", "mismatch", "tunnel"]
+__all__ = ["Expected", "Walk", "crosses", "follow", "mismatch", "tunnel"]
 
 Expected: TypeAlias = tuple[tuple[ExpectedHop, ...], tuple[ExpectedHop, ...]]
 _NO_NODES: Mapping[str, IPv4Address] = MappingProxyType({})
@@ -132,7 +132,7 @@ def _aligned(
             (
                 index
                 for index, hop in free.items()
-                if _crosses(sight.event, hop)
+                if crosses(sight.event, hop)
                 and not mismatch(sight.event, path, index, nodes)
                 and (index + 1 < len(path) or _is_for(sight.event, macs))
             ),
@@ -144,7 +144,8 @@ def _aligned(
     return _settled(aligned + _encrypted(events, aligned, free, path, nodes))
 
 
-def _crosses(event: Event, hop: ExpectedHop) -> bool:
+def crosses(event: Event, hop: ExpectedHop) -> bool:
+    """Whether a sight is at this interface and goes this way, whatever it looks like."""
     return (event.place, event.interface, event.direction) == (
         hop.place,
         hop.interface,
@@ -237,7 +238,7 @@ def _encrypted(
                 before is not None
                 and time >= before
                 and (after is None or time <= after)
-                and _crosses(event, path[index])
+                and crosses(event, path[index])
                 and not mismatch(event, path, index, nodes)
             ):
                 times[index] = time
