@@ -93,7 +93,7 @@ def unanswered(case: Case, scene: Scene) -> Iterator[Finding]:
         return
     if case.probe.protocol == "icmp" and case.space(scene.where).sysctl(_MUTE) == "1":
         summary = f"{scene.where} got it, and answers no echo: {_MUTE} is 1"
-        advice = f"`sysctl -w {_MUTE}=0` in {scene.where}"
+        advice = f"`sysctl -w {_MUTE}=0` on {scene.where}"
         yield Finding(40, "no-answer", scene.where, summary, (), advice)
         return
     summary = f"{scene.where} got it and sent no reply"

@@ -68,7 +68,7 @@ def test_no_answer_to_an_echo_that_is_ignored() -> None:
     world.after["node2"][B.place]["sysctls"] = {"net.ipv4.icmp_echo_ignore_all": "1"}
     found = verdict(world, request(10))
     assert (found.cause, found.place) == ("no-answer", B.place)
-    assert found.advice == "`sysctl -w net.ipv4.icmp_echo_ignore_all=0` in default/b"
+    assert found.advice == "`sysctl -w net.ipv4.icmp_echo_ignore_all=0` on default/b"
 
 
 def test_no_answer_to_a_datagram() -> None:
